@@ -58,7 +58,7 @@ class Gaussian:
     def factor(self) -> Float[np.ndarray, "rank features"]:
         """The smallest `F` at hand with `F.T @ F` the covariance: by QR where videos outnumber features."""
         videos, features = self.rows.shape
-        return self.rows if videos <= features else np.linalg.qr(self.rows, mode="r")
+        return self.rows if videos <= features else np.asarray(np.linalg.qr(self.rows, mode="r"))
 
 
 def gaussian(features: Features, *, ddof: int = 1) -> Gaussian:
@@ -81,7 +81,7 @@ def frechet_distance(x: Features | Gaussian, y: Features | Gaussian, *, ddof: in
     covariances (fewer videos than features), real by construction, no epsilon on the diagonal. With full
     rank on both sides it is computed from the eigenvalues of `F_x S_y F_x^T` if a bound on the rounding
     allows it. `ddof=1` is the official estimate, `ddof=0` that of StyleGAN-V and cd-fvd. Takes features or
-    their `gaussian` (then the `ddof` of that). Rounding can leave about -1e-10 of the traces on equal sets;
+    their `gaussian` (then the `ddof` of that). Rounding can leave about -5e-10 of the traces on equal sets;
     nothing is clipped.
 
     Raises:
@@ -90,13 +90,9 @@ def frechet_distance(x: Features | Gaussian, y: Features | Gaussian, *, ddof: in
     a = x if isinstance(x, Gaussian) else gaussian(x, ddof=_ddof_of(y, ddof))
     b = y if isinstance(y, Gaussian) else gaussian(y, ddof=a.ddof)
     if a.mean.shape != b.mean.shape:
-        raise LeanmotionError(
-            f"features are {a.mean.size} and {b.mean.size} wide: use one extractor for both sets"
-        )
+        raise LeanmotionError(f"features are {a.mean.size} and {b.mean.size} wide: use one extractor for both sets")
     if a.ddof != b.ddof:
-        raise LeanmotionError(
-            f"one set was taken with ddof={a.ddof}, the other with ddof={b.ddof}: use one for both"
-        )
+        raise LeanmotionError(f"one set was taken with ddof={a.ddof}, the other with ddof={b.ddof}: use one for both")
     shift = a.mean - b.mean
     return float(shift @ shift) + a.trace + b.trace - 2.0 * _trace_of_root(a, b)
 
@@ -225,9 +221,7 @@ def frechet_distance_infinity(
     means = []
     for count in counts:
         subsets = (
-            [slice(None)]
-            if count == videos
-            else [generator.choice(videos, count, replace=False) for _ in range(draws)]
+            [slice(None)] if count == videos else [generator.choice(videos, count, replace=False) for _ in range(draws)]
         )
         means.append(np.mean([frechet_distance(x[rows], y[rows], ddof=ddof) for rows in subsets]))
     _, intercept = np.polyfit(1.0 / counts, means, 1)
@@ -240,9 +234,7 @@ def checked(features: Features) -> Float[np.ndarray, "videos features"]:
     if x.ndim != 2 or x.shape[1] == 0:
         raise LeanmotionError(f"features have shape {x.shape}: expected [videos, features]")
     if len(x) < 2:
-        raise LeanmotionError(
-            f"a distance between distributions takes 2 videos or more, not {len(x)}: raise the count"
-        )
+        raise LeanmotionError(f"a distance between distributions takes 2 videos or more, not {len(x)}: raise the count")
     if not np.isfinite(x).all():
         rows = np.flatnonzero(~np.isfinite(x).all(axis=1))
         raise LeanmotionError(f"features of {len(rows)} video(s) are not finite, the first is row {rows[0]}")
@@ -255,13 +247,9 @@ def checked_pair(
     """Both as float64. Raises LeanmotionError as `checked`, and on different widths (if asked, counts)."""
     x, y = checked(x), checked(y)
     if x.shape[1] != y.shape[1]:
-        raise LeanmotionError(
-            f"features are {x.shape[1]} and {y.shape[1]} wide: use one extractor for both sets"
-        )
+        raise LeanmotionError(f"features are {x.shape[1]} and {y.shape[1]} wide: use one extractor for both sets")
     if same_count and len(x) != len(y):
-        raise LeanmotionError(
-            f"{len(x)} and {len(y)} videos: pairs take the same prompts and seeds on both sides"
-        )
+        raise LeanmotionError(f"{len(x)} and {len(y)} videos: pairs take the same prompts and seeds on both sides")
     return x, y
 
 
