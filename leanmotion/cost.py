@@ -1,0 +1,219 @@
+"""What a unit costs: parameters, multiply-accumulates, and measured time."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from leanmotion.removal import without_units
+from leanmotion.units import Unit, block_ids, list_units, parameters
+
+__all__ = ["latency_variants", "measure_latency", "paired_savings", "parameters", "unet_inputs", "unet_macs"]
+
+FULL, NONE = "full", "none"
+"""Variants of `latency_variants`: nothing removed, and no motion module at all: the ceiling of any gain."""
+
+
+def unet_inputs(
+    unet: nn.Module,
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    tokens: int = 77,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Keyword arguments for a call of a `diffusers.UNetMotionModel`, of the shapes that a pipeline passes.
+
+    Args:
+        unet: its config gives channels and text width, its parameters the dtype.
+        frames: of a clip.
+        height: of a latent, not of a frame (64 for frames of 512 with SD's VAE).
+        width: of a latent.
+        batch: clips; twice the prompts with guidance.
+        tokens: of a caption (77 in SD).
+        device: where they are made; `meta` for shapes only.
+        seed: of the noise.
+    """
+    config: Any = unet.config
+    dtype = next(unet.parameters()).dtype
+    text = config.cross_attention_dim
+    text = text if isinstance(text, int) else text[0]
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> torch.Tensor:
+        if str(device) == "meta":
+            return torch.empty(shape, dtype=dtype, device=device)
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    return {
+        "sample": noise(batch, config.in_channels, frames, height, width),
+        "timestep": torch.full((batch,), 500, dtype=torch.int64, device=device),
+        # The UNet's spatial layers see frames as a batch: the text is repeated for each frame.
+        "encoder_hidden_states": noise(batch * frames, tokens, text),
+    }
+
+
+def unet_macs(
+    unet: nn.Module,
+    *,
+    frames: int,
+    height: int,
+    width: int,
+    batch: int = 1,
+    tokens: int = 77,
+    units: Iterable[Unit] | None = None,
+) -> dict[str, int]:
+    """Multiply-accumulates of one forward pass of a UNet: whole, and per unit.
+
+    Counted by PyTorch's own counter over the operations that really run (matrix products, convolutions, attention),
+    on meta tensors: nothing is computed and no weight is copied, so the real model takes seconds and no memory. Not on
+    the tensors themselves: on a CPU the counter misses the fused attention kernel.
+    Normalisation, activations, biases and additions count nothing, as is usual.
+
+    Args:
+        unet: a `diffusers.UNetMotionModel`, on any device, `meta` included.
+        frames: as in `unet_inputs`, and so are height, width, batch and tokens.
+        height: of a latent.
+        width: of a latent.
+        batch: clips.
+        tokens: of a caption.
+        units: which ones; all when None.
+
+    Returns:
+        MACs by unit id, then `motion` (the sum over temporal transformers) and `total` (the UNet).
+    """
+    units = list(list_units(unet) if units is None else units)
+    inputs = unet_inputs(unet, frames=frames, height=height, width=width, batch=batch, tokens=tokens, device="meta")
+    weights = {name: tensor.to("meta") for name, tensor in (*unet.named_parameters(), *unet.named_buffers())}
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        torch.func.functional_call(unet, weights, kwargs={**inputs, "return_dict": False})
+    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    root = type(unet).__name__
+    # A multiplication and an addition are two of PyTorch's flops and one MAC.
+    by_unit = {unit.id: flops.get(f"{root}.{unit.address}", 0) // 2 for unit in units}
+    motion = [unit.address for unit in list_units(unet, "temporal_transformer")]
+    return {
+        **by_unit,
+        "motion": sum(flops.get(f"{root}.{address}", 0) for address in motion) // 2,
+        "total": flops.get("Global", 0) // 2,
+    }
+
+
+def latency_variants(
+    unet: nn.Module, inputs: Mapping[str, torch.Tensor], ids: Iterable[str] | None = None
+) -> dict[str, Callable[[], object]]:
+    """Calls of one UNet for `measure_latency`: whole, without each unit, and without any motion module.
+
+    Args:
+        unet: a `diffusers.UNetMotionModel` in eval mode; units are taken out for the length of a call and put back.
+        inputs: keyword arguments of a call, e.g. of `unet_inputs`.
+        ids: units, each removed alone; every temporal transformer when None.
+
+    Returns:
+        `full`, one per id, and `none`: what `none` saves is the ceiling of any gain.
+    """
+    everything = block_ids(unet)
+
+    def call(removed: Sequence[str]) -> Callable[[], object]:
+        def run() -> object:
+            with torch.no_grad(), without_units(unet, removed):
+                return unet(**inputs, return_dict=False)
+
+        return run
+
+    singles = {unit: call([unit]) for unit in (everything if ids is None else ids)}
+    return {FULL: call([]), **singles, NONE: call(everything)}
+
+
+def measure_latency(
+    variants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    seed: int = 0,
+    synchronise: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """Times every variant once a round, in a new random order each round, so that drift hits all alike.
+
+    Args:
+        variants: calls by name.
+        rounds: measured ones.
+        warmup: rounds before them that are not recorded.
+        seed: of the orders.
+        synchronise: waits for the device, e.g. `torch.cuda.synchronize`; None on a CPU.
+        clock: in seconds.
+
+    Returns:
+        Rows with variant, round (from 0) and seconds, in order of measurement.
+
+    Raises:
+        ValueError: no variants, no rounds, or a negative warm-up.
+    """
+    if not variants or rounds < 1 or warmup < 0:
+        raise ValueError(f"cannot time {len(variants)} variants in {rounds} rounds after {warmup} of warm-up")
+    wait = synchronise or (lambda: None)
+    shuffler = random.Random(seed)
+    rows = []
+    for number in range(-warmup, rounds):
+        names = list(variants)
+        shuffler.shuffle(names)
+        for name in names:
+            wait()
+            start = clock()
+            variants[name]()
+            wait()
+            seconds = clock() - start
+            if number >= 0:
+                rows.append({"variant": name, "round": number, "seconds": seconds})
+    return rows
+
+
+def paired_savings(rows: Sequence[Mapping[str, Any]], reference: str = FULL) -> list[dict[str, Any]]:
+    """What each variant saves against a reference, from differences within a round, so that drift cancels.
+
+    Args:
+        rows: of `measure_latency`.
+        reference: name of the variant to compare with.
+
+    Returns:
+        Rows with variant, rounds, seconds (median time of a call), saving (median difference, seconds; positive where
+        the variant is faster), saving_low and saving_high (its quartiles over rounds), saving_fraction (saving over
+        the reference's median time); the reference first, the others by name.
+
+    Raises:
+        KeyError: the reference was not measured, or not in a round in which the variant was.
+    """
+    times: dict[str, dict[int, float]] = {}
+    for row in rows:
+        times.setdefault(row["variant"], {})[row["round"]] = row["seconds"]
+    base = times[reference]
+    whole = float(np.median(list(base.values())))
+    # The order of the rows is shuffled: names are sorted, so that tables of two runs have the same order.
+    names = [reference, *sorted(set(times) - {reference})]
+    return [_saving(name, times[name], base, whole) for name in names]
+
+
+def _saving(name: str, times: Mapping[int, float], base: Mapping[int, float], whole: float) -> dict[str, Any]:
+    differences = [base[number] - seconds for number, seconds in times.items()]
+    low, middle, high = (float(value) for value in np.quantile(differences, [0.25, 0.5, 0.75]))
+    return {
+        "variant": name,
+        "rounds": len(times),
+        "seconds": float(np.median(list(times.values()))),
+        "saving": middle,
+        "saving_low": low,
+        "saving_high": high,
+        "saving_fraction": middle / whole if whole > 0 else 0.0,
+    }
