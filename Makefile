@@ -1,0 +1,34 @@
+# `make repro`: from a fresh clone to a lighter motion adapter. `make test`: everything that must hold.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint types study faults lock clean
+
+repro: $(VENV)/.installed
+	dvc repro
+
+test: $(VENV)/.installed lint types
+	pytest
+
+lint: $(VENV)/.installed
+	ruff check . && ruff format --check .
+
+types: $(VENV)/.installed
+	pyright
+
+# The virtual environment follows the lock file and the project's own metadata.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# After a change of the dependencies in pyproject.toml: newest versions that fit, torch kept where it is.
+lock: $(VENV)/.installed
+	$(BIN)/pip install --quiet --upgrade --editable ".[dev]" torch==2.13.0
+	$(BIN)/pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu//' > requirements.lock
+
+clean:
+	rm -rf $(VENV) .scratch

@@ -1,0 +1,102 @@
+"""Checkpoints of a training that may be killed at any moment, and what tells one training from another."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leanmotion.errors import LeanmotionError
+
+logger = logging.getLogger(__name__)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and values of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The values of a tensor of any type, as they lie in memory."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of what a training depends on: names and JSON values."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
+
+
+class CheckpointStore:
+    """One file that always holds a whole checkpoint: written beside, flushed to disk, then renamed.
+
+    Its name carries the fingerprint of everything that the result depends on, so that a checkpoint of other settings
+    or weights is neither resumed nor lost.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder = Path(folder)
+        self.fingerprint = fingerprint
+        self.path = self.folder / f"checkpoint-{fingerprint[:16]}.pt"
+        self.last = ""
+        self._partial = self.path.with_suffix(".partial")
+
+    def load(self) -> dict[str, Any] | None:
+        """The checkpoint of this fingerprint, or None; what a killed writer left behind is removed.
+
+        Raises:
+            LeanmotionError: it cannot be read, or is not what its name says.
+        """
+        self._partial.unlink(missing_ok=True)
+        if not self.path.is_file():
+            if others := sorted(path.name for path in self.folder.glob("checkpoint-*.pt")):
+                logger.warning(
+                    "%s: %d of other settings or weights are left alone; this training starts at step 0",
+                    self.folder,
+                    len(others),
+                )
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise LeanmotionError(f"{self.path}: not a readable checkpoint: delete it to start again") from error
+        if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
+            raise LeanmotionError(f"{self.path}: a checkpoint of another training: delete it to start again")
+        self.last = f"{self.path} after {len(state['rows'])} steps"
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            LeanmotionError: it cannot be written; the former one is whole.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._partial.open("wb") as file:
+                torch.save({**state, "fingerprint": self.fingerprint}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self._partial.replace(self.path)
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError inside torch.save
+            raise LeanmotionError(
+                f"{self.path}: cannot be written ({error}): free space or mend its rights, then go on"
+            ) from error
+        finally:
+            self._partial.unlink(missing_ok=True)
