@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from jaxtyping import Float32, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.weights import checked_digest, joint_digest, snapshot
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Clips = UInt8[np.ndarray, "clips frames height width 3"]
 
@@ -144,8 +144,6 @@ class I3DExtractor:
     name, dimensions = "i3d", I3D_FEATURES
 
     def __init__(self, path: Path, sha256: str | None, batch: int, device: str) -> None:
-        import torch
-
         self.digest = checked_digest(path, sha256 or OFFICIAL_I3D)
         self.official = self.digest == OFFICIAL_I3D
         try:
@@ -247,8 +245,6 @@ def _in_batches(
     clips: Clips, batch: int, device: str, forward: Callable[[Tensor], Tensor]
 ) -> Float32[np.ndarray, "clips features"]:
     """`forward` on float frames `[clips, frames, 3, height, width]` in [0, 255], in float32."""
-    import torch
-
     if len(clips) == 0:
         raise LeanmotionError("there are no clips to extract features of")
     parts = []
@@ -262,8 +258,6 @@ def _in_batches(
 @contextmanager
 def _exact_float32(device: str) -> Iterator[None]:
     """TF32 and autocast off inside, the caller's settings back after."""
-    import torch
-
     kind = torch.device(device).type
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision()
@@ -283,8 +277,6 @@ def _signed(frames: Tensor) -> Tensor:
 
 
 def _stretched(frames: Tensor, size: int) -> Tensor:
-    from torch.nn.functional import interpolate
-
     flat = interpolate(frames.flatten(0, 1), (size, size), mode="bilinear", align_corners=False, antialias=False)
     return flat.unflatten(0, frames.shape[:2])
 

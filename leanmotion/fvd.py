@@ -23,6 +23,8 @@ from scipy.special import ndtri, stdtrit
 from leanmotion.errors import LeanmotionError
 
 Features = Float[np.ndarray, "videos features"]
+# Counts and widths may differ from the first set's as far as types go: a function says which it takes.
+Others = Float[np.ndarray, "others widths"]
 
 # The eigenvalue route is taken only where its error bound stays below this share of the two traces.
 _EIGENVALUE_TOLERANCE = 5e-10
@@ -74,7 +76,7 @@ def gaussian(features: Features, *, ddof: int = 1) -> Gaussian:
     return Gaussian(mean, (x - mean) / np.sqrt(len(x) - ddof), ddof)
 
 
-def frechet_distance(x: Features | Gaussian, y: Features | Gaussian, *, ddof: int = 1) -> float:
+def frechet_distance(x: Features | Gaussian, y: Others | Gaussian, *, ddof: int = 1) -> float:
     """FVD: `|mu_x - mu_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2)`, in squared feature units.
 
     The last trace is the nuclear norm of `F_x F_y^T`, `F` the covariance factors: right for singular
@@ -98,14 +100,14 @@ def frechet_distance(x: Features | Gaussian, y: Features | Gaussian, *, ddof: in
 
 
 def frechet_distances(
-    reference: Features | Gaussian, variants: Mapping[str, Features], *, ddof: int = 1
+    reference: Features | Gaussian, variants: Mapping[str, Others], *, ddof: int = 1
 ) -> dict[str, float]:
     """FVD of every variant to one reference, whose factor is computed once. Errors as `frechet_distance`."""
     base = reference if isinstance(reference, Gaussian) else gaussian(reference, ddof=ddof)
     return {name: frechet_distance(base, features) for name, features in variants.items()}
 
 
-def _ddof_of(other: Features | Gaussian, ddof: int) -> int:
+def _ddof_of(other: Others | Gaussian, ddof: int) -> int:
     return other.ddof if isinstance(other, Gaussian) else ddof
 
 
@@ -123,7 +125,7 @@ def _trace_of_root(a: Gaussian, b: Gaussian) -> float:
     return float(np.linalg.svd(a.factor @ b.factor.T, compute_uv=False).sum())
 
 
-def kernel_distance(x: Features, y: Features, *, paired: bool = False) -> float:
+def kernel_distance(x: Features, y: Others, *, paired: bool = False) -> float:
     """KVD: the unbiased squared maximum mean discrepancy under the kernel `(x.y / features + 1)^3`.
 
     Gretton et al. (2012), Equation 3. `paired=True` leaves the pairs `(x_i, y_i)` out (Equation 4), which
@@ -144,12 +146,14 @@ def kernel_distance(x: Features, y: Features, *, paired: bool = False) -> float:
     return float(mean_x + mean_y - 2.0 * across.mean())
 
 
-def cubic_kernel(x: Features, y: Features) -> Float[np.ndarray, "first second"]:
+def cubic_kernel(
+    x: Float[np.ndarray, "first features"], y: Float[np.ndarray, "second features"]
+) -> Float[np.ndarray, "first second"]:
     """`(x.y / features + 1)^3` between all rows."""
     return (x @ y.T / x.shape[1] + 1.0) ** 3
 
 
-def paired_distance(x: Features, y: Features, *, interval: float = 0.9) -> Estimate:
+def paired_distance(x: Features, y: Others, *, interval: float = 0.9) -> Estimate:
     """Mean over same-seed pairs of `|x_i - y_i|^2`, with Student's t interval of a mean over pairs.
 
     Never below FVD with `ddof=0`: the pairing is one coupling, the Frechet distance of the Gaussians the
@@ -164,7 +168,7 @@ def paired_distance(x: Features, y: Features, *, interval: float = 0.9) -> Estim
 
 def motion_measure(
     reference: Float[np.ndarray, "clips cells"],
-    variant: Float[np.ndarray, "clips cells"],
+    variant: Others,
     *,
     interval: float = 0.9,
 ) -> Estimate:
@@ -186,7 +190,7 @@ def motion_measure(
 
 
 def motion_terms(
-    reference: Float[np.ndarray, "clips cells"], variant: Float[np.ndarray, "clips cells"]
+    reference: Float[np.ndarray, "clips cells"], variant: Others
 ) -> tuple[Float[np.ndarray, " clips"], Float[np.ndarray, " clips"]]:
     """Per clip the two sums of `motion_measure`: how far the motion moved, and the reference's motion."""
     x, y = checked_pair(reference, variant, same_count=True)
@@ -197,7 +201,7 @@ def motion_terms(
 
 
 def frechet_distance_infinity(
-    x: Features, y: Features, *, sizes: int = 6, draws: int = 8, seed: int = 0, ddof: int = 1
+    x: Features, y: Others, *, sizes: int = 6, draws: int = 8, seed: int = 0, ddof: int = 1
 ) -> float:
     """FVD extrapolated to infinitely many videos: the intercept of a line in 1/N (Chong and Forsyth).
 
@@ -242,7 +246,7 @@ def checked(features: Features) -> Float[np.ndarray, "videos features"]:
 
 
 def checked_pair(
-    x: Features, y: Features, *, same_count: bool
+    x: Features, y: Others, *, same_count: bool
 ) -> tuple[Float[np.ndarray, "videos features"], Float[np.ndarray, "others features"]]:
     """Both as float64. Raises LeanmotionError as `checked`, and on different widths (if asked, counts)."""
     x, y = checked(x), checked(y)

@@ -34,6 +34,7 @@ from leanmotion.resampling import (
 )
 
 Features = Float[np.ndarray, "videos features"]
+Null = Float[np.ndarray, "others features"]
 
 CRITERIA = ("fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random")
 
@@ -79,7 +80,7 @@ def rank_blocks(
     criterion: str = "fvd",
     columns: Mapping[str, Mapping[str, float]] | None = None,
     motion: Descriptors | None = None,
-    null: Features | None = None,
+    null: Null | None = None,
     resamples: int = 200,
     interval: float = 0.9,
     least: int = 7,
@@ -161,7 +162,7 @@ def rank_blocks(
     )
 
 
-def null_distances(reference: Features, null: Features, *, ddof: int = 1) -> dict[str, float]:
+def null_distances(reference: Features, null: Null, *, ddof: int = 1) -> dict[str, float]:
     """FVD and KVD between the original module's videos and its own under other seeds: what no deletion can beat.
 
     FVD falls with the number of videos, so `null` needs as many as `reference` to stand beside another FVD

@@ -134,15 +134,14 @@ class _FrechetOnSubsets:
 
     def _root_tall(self, y: np.ndarray, means: np.ndarray) -> np.ndarray:
         """Nuclear norm of `R_x Y^T`."""
-        return np.asarray(
-            [
-                _nuclear_norms(factor @ (y[rows] - mean).T)
-                for factor, rows, mean in zip(self.factors, self.rows, means, strict=True)
-            ]
-        )
+        norms = [
+            _nuclear_norms((factor @ (y[rows] - mean).T)[None])
+            for factor, rows, mean in zip(self.factors, self.rows, means, strict=True)
+        ]
+        return np.concatenate(norms)
 
 
-def _nuclear_norms(matrices: Float[np.ndarray, "*batch rows columns"]) -> Float[np.ndarray, "*batch"]:
+def _nuclear_norms(matrices: Float[np.ndarray, "subsets rows columns"]) -> Float[np.ndarray, " subsets"]:
     """Sum of singular values, from the eigenvalues of `A A^T`: a small one is off by about 1e-8 of the largest."""
     values = np.linalg.eigvalsh(matrices @ np.swapaxes(matrices, -1, -2))
     return np.sqrt(np.maximum(values, 0.0)).sum(axis=-1)
