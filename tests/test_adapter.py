@@ -17,7 +17,6 @@ from leanmotion.units import list_units
 
 MIXED = ["down_0_1", "mid_0", "up_3_2", "down_1_0-block0", "up_0_0-block0-attn1", "up_1_1-block0-attn2",
          "down_2_0-block0-attn1", "down_2_0-block0-attn2"]  # fmt: skip
-WRONG = (LeanmotionError, TypeError)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -236,8 +235,6 @@ def test_portable_zeros_only_what_was_removed(student, tmp_path):
     state = MotionAdapter.from_pretrained(folder).state_dict()
     kept = motion_state(student)
     assert all(torch.equal(state[key], kept[key]) for key in kept)
-    for key in state.keys() - kept.keys():
-        assert key.endswith("pos_embed.pe") or not state[key].any()
-        assert any(address in key for address in ("down_blocks.0.motion_modules.1", "mid_block", "up_blocks.3.motion_modules.2",
-                   "transformer_blocks"))  # fmt: skip
+    gone = [key for key in state if key not in kept]
+    assert gone and all(key.endswith("pos_embed.pe") or not state[key].any() for key in gone)
     assert len({state[key].data_ptr() for key in state}) == len(state)
