@@ -1,4 +1,4 @@
-"""Files under the original AnimateDiff's key names: every published shape, bit for bit both ways, and what is refused."""
+"""Files under the original AnimateDiff's key names: bit for bit both ways, and what is refused."""
 
 import hashlib
 import json
