@@ -220,6 +220,8 @@ def _write_folder(folder: PathLike, write: Callable[[Path], None], card: str | N
         write(place)
         if card is not None:
             (place / "README.md").write_text(card)
+        for path in place.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner may read
         for path in [*place.iterdir(), place]:
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)

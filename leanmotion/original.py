@@ -154,6 +154,7 @@ def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) 
                 torch.save(tensors, file)
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        part.chmod(0o644)  # safetensors writes files that only their owner may read
         part.replace(path)
     return path
 

@@ -63,6 +63,7 @@ def test_pruned_gives_the_same_unet(student, pruned, unet2d, unet_inputs):
     assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in student.parameters())
     assert sorted(path.name for path in pruned.iterdir()) == ["README.md", "config.json", "pruned_motion.safetensors"]
     assert sorted(path.name for path in pruned.parent.iterdir()) == ["pruned"]
+    assert {path.stat().st_mode & 0o777 for path in pruned.iterdir()} == {0o644}
 
 
 @pytest.mark.parametrize("ids", [[], "all"])
