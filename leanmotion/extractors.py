@@ -6,6 +6,7 @@ A number travels with its extractor, the digest of its weights, the count of vid
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,7 +149,10 @@ class I3DExtractor:
         self.digest = checked_digest(path, sha256 or OFFICIAL_I3D)
         self.official = self.digest == OFFICIAL_I3D
         try:
-            self._model = torch.jit.load(str(path), map_location=device).eval()
+            with warnings.catch_warnings():
+                # The field's file is TorchScript, whatever newer torch advises.
+                warnings.filterwarnings("ignore", message=".*torch.jit.load", category=DeprecationWarning)
+                self._model = torch.jit.load(str(path), map_location=device).eval()
         except RuntimeError as error:
             line = str(error).strip().splitlines()[0]
             raise LeanmotionError(f"extractor.path {path} is no TorchScript file: {line}") from error

@@ -164,8 +164,7 @@ def test_rank_blocks():
 
 def test_equal_blocks_keep_their_order_and_are_ties():
     reference, variants = sample(16)
-    names: list[str] = ["z", "a", "m"]
-    same = dict.fromkeys(names, variants["block_05"])
+    same = {name: variants["block_05"].copy() for name in ("z", "a", "m")}
     found = rank_blocks(reference, same, resamples=20)
     assert found.order == ["z", "a", "m"]
     assert found.ties == [["z", "a", "m"]]
