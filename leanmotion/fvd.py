@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
+from scipy.linalg.blas import dtrmm  # pyright: ignore[reportAttributeAccessIssue]
 from scipy.special import ndtri, stdtrit
 
 from leanmotion.errors import LeanmotionError
@@ -115,7 +116,10 @@ def _trace_of_root(a: Gaussian, b: Gaussian) -> float:
     """`tr (S_a S_b)^(1/2)`: roots of the eigenvalues of `S_a S_b`, the singular values of `F_a F_b^T`."""
     features = a.mean.size
     if min(len(a.rows), len(b.rows)) > features:
-        middle = a.factor @ (b.rows.T @ b.rows) @ a.factor.T
+        # Here the factor is triangular; BLAS takes its transpose for a lower triangle in Fortran's order, uncopied.
+        lower = a.factor.T
+        middle = dtrmm(1.0, lower, (b.rows.T @ b.rows).T, lower=1, trans_a=1, overwrite_b=1)
+        middle = dtrmm(1.0, lower, middle, side=1, lower=1, overwrite_b=1)
         values = np.linalg.eigvalsh(middle)
         # An eigenvalue is off by about eps * lambda_max (Weyl), so its root by that over 2 sqrt(lambda).
         if values[0] > 0:

@@ -132,7 +132,7 @@ def rank_blocks(
     score_draws = np.broadcast_to(score_of(draws), (len(on_halves["fvd"]), len(blocks)))
     order = [int(i) for i in np.argsort(score, kind="stable")]
     before = before_probability(score_draws)
-    tied = tied_neighbours(order, before, interval)
+    tied = tied_neighbours(order, before, interval).tolist()
     ranks = ranks_of(score_draws)
     settling = settle(
         len(reference),
@@ -145,7 +145,7 @@ def rank_blocks(
     for position, (row, i) in enumerate(zip(rows, order, strict=True)):
         row["score"] = float(score[i])
         row["least_probability"] = float((ranks[:, i] < least).mean())
-        row["tied"] = bool(tied[max(position - 1, 0) : position + 1].any())
+        row["tied"] = any(tied[max(position - 1, 0) : position + 1])
         row |= {name: float(values[i]) for name, values in table.items() if name not in row}
     return Ranking(
         criterion=criterion,
@@ -156,7 +156,7 @@ def rank_blocks(
         rank_probability=np.stack([(ranks == rank).mean(axis=0) for rank in range(len(blocks))], axis=1),
         before_probability=before,
         ties=tied_runs([blocks[i] for i in order], tied),
-        settling=settling | {"tied_neighbours": float(tied.sum())},
+        settling=settling | {"tied_neighbours": float(sum(tied))},
         null={} if null is None else null_distances(reference, null, ddof=ddof),
         correlations=correlate(full | _oriented(table), draws, interval),
     )
