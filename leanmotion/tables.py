@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,9 +42,10 @@ class TableWriter:
         self.rows = 0
         self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TableWriter":
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep_partials(self.path)
             self._file = self._partial.open("wb")
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -120,7 +122,7 @@ def read_table(path: str | Path, artefact: str) -> pa.Table:
     meta = _meta(_open(Path(path), artefact))
     groups = list(stream_table(path, artefact))
     table = pa.concat_tables(groups) if groups else SCHEMAS[artefact].empty_table()
-    return table.replace_schema_metadata({k: v for k, v in meta.items()})
+    return table.replace_schema_metadata(dict(meta))
 
 
 def read_frame(path: str | Path, artefact: str) -> pd.DataFrame:
@@ -139,6 +141,7 @@ def write_text(path: str | Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_partials(path)
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -190,6 +193,9 @@ def _as_table(rows: Rows, schema: pa.Schema) -> pa.Table:
         return pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None)
     if isinstance(rows, pa.Table):
         return rows.replace_schema_metadata(None).select(schema.names).cast(schema)
+    if unknown := {key for row in rows for key in row} - set(schema.names):
+        # pyarrow would drop them without a word.
+        raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
@@ -203,9 +209,7 @@ def _open(path: Path, artefact: str) -> pq.ParquetFile:
     except Exception as error:  # on damaged bytes pyarrow raises many kinds
         raise _corrupt(path, error) from error
     if meta.get("artefact") != artefact or not schema.equals(SCHEMAS[artefact]):
-        raise LeanmotionError(
-            f"{path}: not a {artefact} table of this version: `dvc repro -f` the stage that makes it"
-        )
+        raise LeanmotionError(f"{path}: not a {artefact} table of this version: `dvc repro -f` the stage that makes it")
     return file
 
 
@@ -216,6 +220,14 @@ def _meta(file: pq.ParquetFile) -> dict[str, str]:
         for k, v in pairs.items()
         if k.decode(errors="replace").startswith(_PREFIX)
     }
+
+
+def _sweep_partials(path: Path) -> None:
+    """Remove what writers of this file left that were killed; a live writer's partial file stays."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        writer = partial.name.split(".")[-2]
+        if not (writer.isdigit() and psutil.pid_exists(int(writer))):
+            partial.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,0 +1,46 @@
+"""Progress of long work: a bar with rate and time left, or a line every 30 s where no terminal watches."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_QUIET_SECONDS = 30.0
+
+
+class Progress:
+    """A bar on stderr, or sparse lines; `update` counts work done, `close` ends it.
+
+    Args:
+        label: What is being done.
+        total: How much of it there is.
+        unit: Its unit, as `clip`.
+    """
+
+    def __init__(self, label: str, total: int, unit: str = "clip") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = 0
+        self._start = self._said = time.monotonic()
+        self._bar = tqdm(total=total, desc=label, unit=unit, leave=False) if sys.stderr.isatty() else None
+
+    def update(self, count: int) -> None:
+        """Count `count` more units as done."""
+        self.done += count
+        if self._bar is not None:
+            self._bar.update(count)
+            return
+        now = time.monotonic()
+        if now - self._said >= _QUIET_SECONDS:
+            self._said = now
+            rate = self.done / (now - self._start)
+            left = (self.total - self.done) / rate if rate else float("inf")
+            print(
+                f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.2f}/s, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,292 @@
+"""params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leanmotion.errors import LeanmotionError, did_you_mean
+
+Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BlockId = Annotated[str, Field(pattern=r"^(down_\d+|mid|up_\d+)_\d+$")]
+RoundId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Teacher(_Model):
+    """The base pipeline and the motion adapter (folder, single file or hub id), and what they must be."""
+
+    base: str
+    base_revision: str | None = None
+    adapter: str
+    adapter_revision: str | None = None
+    dep: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    blocks: Annotated[list[BlockId], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _no_block_twice(self) -> "Teacher":
+        twice = sorted({block for block in self.blocks if self.blocks.count(block) > 1})
+        if twice:
+            raise ValueError(f"lists {', '.join(twice)} twice: name each block once")
+        return self
+
+
+class Prompts(_Model):
+    """Where the prompts come from and how many each split holds. Raising a count keeps the earlier ones."""
+
+    source: str = "sprites"
+    negative: str = ""
+    rank: Annotated[int, Field(ge=4)]
+    select: Annotated[int, Field(ge=4)]
+    report: Annotated[int, Field(ge=4)]
+    seed: Seed = 0
+
+
+class Sampling(_Model):
+    """How clips are drawn. All of it is part of every chunk's address."""
+
+    frames: Count
+    height: Annotated[int, Field(ge=8, multiple_of=8)]
+    width: Annotated[int, Field(ge=8, multiple_of=8)]
+    steps: Count
+    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    scheduler: Literal["base", "ddim", "euler", "lcm"] = "base"
+    chunk: Count
+    threads: Count
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+class Similarity(_Model):
+    """How many prompts of the rank split the similarity is averaged over."""
+
+    prompts: Count
+
+
+class Profile(_Model):
+    """The interleaved latency measurement of one UNet call."""
+
+    rounds: Annotated[int, Field(ge=3)]
+    warmup: Count = 2
+    batch: Count = 1
+    seed: Seed = 0
+
+
+class ProbeSet(_Model):
+    """Sets of units of one granularity to remove: the most similar, random ones, and single ones."""
+
+    granularity: Granularity
+    counts: list[Count]
+    random: Annotated[int, Field(ge=0)] = 1
+    single: Annotated[int, Field(ge=0)] = 0
+
+
+class Probe(_Model):
+    """The granularity comparison."""
+
+    seed: Seed = 0
+    sets: dict[RoundId, ProbeSet]
+
+
+class Extractor(_Model):
+    """What turns clips into the features that the Frechet distance is taken of."""
+
+    name: Literal["sprites", "i3d", "videomae"]
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    revision: str | None = None
+    batch: Count = 16
+
+
+class Ranking(_Model):
+    """The criterion of the deletion order, and how its uncertainty is resampled."""
+
+    criterion: Literal["fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random"]
+    resamples: Annotated[int, Field(ge=20)]
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    seed: Seed = 0
+
+
+class Clips(_Model):
+    """What the student is distilled on."""
+
+    source: Literal["sprites", "teacher", "folder"]
+    count: Count
+    path: str | None = None
+    captions: str | None = None
+    stride: Count = 1
+    seed: Seed = 0
+
+
+class Round(_Model):
+    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher)."""
+
+    count: Annotated[int, Field(ge=1)]
+    from_: RoundId = Field(alias="from")
+
+
+class Distillation(_Model):
+    """Loss weights, optimiser and budget of a round."""
+
+    steps: Annotated[int, Field(ge=0)]
+    batch: Count
+    accumulate: Count = 1
+    learning_rate: Positive
+    warmup: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["cosine", "constant"] = "cosine"
+    clip_norm: Positive = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    task_weight: NotNegative = 0.0
+    output_weight: NotNegative = 1.0
+    feature_weight: NotNegative = 1.0
+    trainable: Literal["motion"] | list[str] = "motion"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_every: Count = 50
+    explode: Positive = 100.0
+    weight_decay: NotNegative = 0.01
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: Seed = 0
+
+
+class Evaluation(_Model):
+    """Resampling of the rounds' intervals."""
+
+    resamples: Annotated[int, Field(ge=20)]
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    seed: Seed = 0
+
+
+class Selection(_Model):
+    """The stop rule, and the allowance that belongs to it."""
+
+    rule: Literal["excess", "fvd", "accuracy", "knee"]
+    allowance: NotNegative
+    confident: bool = False
+
+
+class Report(_Model):
+    """What the page shows."""
+
+    title: str = "leanmotion"
+    clips: Annotated[int, Field(ge=1, le=32)] = 8
+    fps: Annotated[int, Field(ge=1, le=60)] = 8
+
+
+class Settings(_Model):
+    """All of params.yaml."""
+
+    teacher: Teacher
+    prompts: Prompts
+    sampling: Sampling
+    similarity: Similarity
+    profile: Profile
+    probe: Probe
+    extractor: Extractor
+    ranking: Ranking
+    clips: Clips
+    rounds: Annotated[dict[RoundId, Round], Field(min_length=1)]
+    distillation: Distillation
+    evaluation: Evaluation
+    selection: Selection
+    report: Report
+
+    @model_validator(mode="after")
+    def _rounds_follow_one_another(self) -> "Settings":
+        blocks = len(self.teacher.blocks)
+        for name, this in self.rounds.items():
+            if name == "base":
+                raise ValueError("rounds.base: the name is taken by the teacher itself: choose another")
+            if this.count > blocks:
+                raise ValueError(f"rounds.{name}.count is {this.count}: teacher.blocks lists only {blocks}")
+            if this.from_ != "base" and this.from_ not in self.rounds:
+                hint = did_you_mean(this.from_, ["base", *self.rounds])
+                raise ValueError(f"rounds.{name}.from is {this.from_!r}: name an earlier round or base{hint}")
+            before = 0 if this.from_ == "base" else self.rounds[this.from_].count
+            if this.count <= before:
+                raise ValueError(
+                    f"rounds.{name}.count is {this.count}: it must exceed the {before} of {this.from_!r}, "
+                    "the round that it starts from"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_suffice(self) -> "Settings":
+        if self.similarity.prompts > self.prompts.rank:
+            raise ValueError(
+                f"similarity.prompts is {self.similarity.prompts}: the rank split holds {self.prompts.rank}"
+            )
+        for name, probe in self.probe.sets.items():
+            if self.probe.sets[name].granularity == "temporal_transformer" and any(
+                count > len(self.teacher.blocks) for count in probe.counts
+            ):
+                raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
+        return self
+
+    @property
+    def split_counts(self) -> dict[str, int]:
+        """Clips per split."""
+        return {"rank": self.prompts.rank, "select": self.prompts.select, "report": self.prompts.report}
+
+
+def load_settings(path: str | Path = "params.yaml") -> Settings:
+    """Read and check a params.yaml.
+
+    Raises:
+        LeanmotionError: Missing, not YAML, or a setting that is unknown, of a wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise LeanmotionError(f"{path}: no such file: run from the project's folder, or copy a preset") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LeanmotionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict):
+        raise LeanmotionError(f"{path}: holds no settings: copy a preset")
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise LeanmotionError(f"{path}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem, as `setting: what is wrong`; unknown keys with the nearest known one."""
+    problem = error.errors()[0]
+    place = [str(part) for part in problem["loc"] if str(part) not in {"literal['motion']", "list[str]"}]
+    name = ".".join(place) or "settings"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(place[:-1])
+        return f"{name}: unknown setting{did_you_mean(place[-1], known) or f': known are {known}'}"
+    if problem["type"] == "missing":
+        return f"{name}: missing: add it"
+    if problem["type"] == "value_error":
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        return text if not place else f"{name} {text}"
+    return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+
+
+def _known_keys(place: list[str]) -> list[str]:
+    """Names of the settings at a place; a mapping's own key (a round, a probe set) names no model and is passed."""
+    model: type[BaseModel] | None = Settings
+    for part in place:
+        fields = {(f.alias or n): f.annotation for n, f in model.model_fields.items()}
+        if part in fields:
+            model = _model_in(fields[part])
+        if model is None:
+            return []
+    return [(f.alias or n) for n, f in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

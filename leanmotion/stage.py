@@ -1,0 +1,112 @@
+"""How a stage's script runs: one at a time, one line for an error, and gone when its `dvc repro` is gone."""
+
+import _thread
+import functools
+import hashlib
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import typer
+from filelock import FileLock, Timeout
+
+from leanmotion.errors import LeanmotionError
+
+
+def run(main: Callable[..., Any]) -> None:
+    """Run a stage's `main` as a Typer command.
+
+    Exit codes: 0 done; 2 a `LeanmotionError`, said in one line on stderr; 130 interrupted, finished work is kept.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(guarded(main))
+    app()
+
+
+def guarded(main: Callable[..., Any]) -> Callable[..., Any]:
+    """`main` under the stage's lock, its errors said in one line."""
+
+    @functools.wraps(main)
+    def stage(*args: Any, **kwargs: Any) -> None:
+        quiet_libraries()
+        try:
+            with _alone():
+                _die_with_dvc()
+                main(*args, **kwargs)
+        except LeanmotionError as error:
+            raise SystemExit(_said(str(error))) from None
+        except KeyboardInterrupt:
+            print("interrupted: finished work is kept, run again to go on", file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            if error.filename is None:
+                raise
+            line = f"{error.filename}: {error.strerror}: mend that (space, rights, name), then run again"
+            raise SystemExit(_said(line)) from None
+
+    return stage
+
+
+def quiet_libraries() -> None:
+    """Silence three known, harmless notices of transformers and torch, and no others."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # image processors: torchvision is not needed here
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", message=".*`torch.jit.load` is deprecated.*")
+
+
+def _said(line: str) -> int:
+    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock of this very command; the system frees it however the process ends."""
+    from leanmotion.chunks import scratch_folder
+
+    folder = scratch_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    command = " ".join([str(Path(sys.argv[0]).resolve()), *sys.argv[1:], str(Path.cwd())])
+    lock = FileLock(folder / f"{Path(sys.argv[0]).stem}-{hashlib.sha256(command.encode()).hexdigest()[:16]}.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        print("the same stage runs in another process: waiting for it", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _die_with_dvc() -> None:
+    """Stop when the `dvc` that started this stage is killed: else two of them would write side by side."""
+    ancestors = psutil.Process().parents()
+    level = next((i for i, p in enumerate(ancestors) if _is_dvc(p)), None)
+    if level is None:
+        return
+    watched = ancestors[: level + 1]
+
+    def watch() -> None:
+        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in watched):
+            time.sleep(0.5)
+        _thread.interrupt_main()
+        time.sleep(5)
+        os._exit(130)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    try:
+        return any(Path(word).name == "dvc" for word in process.cmdline()[:3])
+    except psutil.Error:
+        return False
