@@ -1,0 +1,148 @@
+"""The content-addressed store under all generation.
+
+The unit of work is a chunk: (weights, removed units, sampler settings, consecutive prompts and seeds) -> frames,
+kept under the hash of exactly those in a scratch folder that git ignores. Ablations, probes, resuming after a kill,
+a larger N, several processes and machines are this one mechanism: work that is there is not done again.
+"""
+
+import ast
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.sampling import Request
+from leanmotion.settings import Sampling
+from leanmotion.tables import read_table, write_table
+from leanmotion.video import decode, encode
+
+Draw = Callable[[Sequence[Request]], UInt8[np.ndarray, "clips frames height width 3"]]
+
+_DECIDES = ("sampling", "removal", "teacher", "adapter", "original", "video")
+"""Modules whose code decides a chunk's frames: their code is part of its address."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is sampled: the weights by SHA-256, and the units removed from them."""
+
+    weights: str
+    removed: tuple[str, ...] = ()
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One unit of work and its address in the store."""
+
+    variant: Variant
+    requests: tuple[Request, ...]
+    address: str
+
+
+def scratch_folder() -> Path:
+    """Where the store, checkpoints and locks live: `$LEANMOTION_SCRATCH`, or `.scratch` here. Safe to delete."""
+    return Path(os.environ.get("LEANMOTION_SCRATCH", ".scratch"))
+
+
+def cut(variant: Variant, requests: Sequence[Request], sampling: Sampling) -> list[Chunk]:
+    """Cut requests into chunks of `sampling.chunk`; earlier chunks do not depend on how many requests follow."""
+    parts = [tuple(requests[i : i + sampling.chunk]) for i in range(0, len(requests), sampling.chunk)]
+    return [Chunk(variant, part, _address(variant, part, sampling)) for part in parts]
+
+
+class ChunkStore:
+    """Chunks as Parquet files, `<folder>/<2 digits>/<address>.parquet`, each written whole or not at all."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or scratch_folder() / "chunks"
+
+    def path(self, chunk: Chunk) -> Path:
+        """Where a chunk lies, or will."""
+        return self.folder / chunk.address[:2] / f"{chunk.address}.parquet"
+
+    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those that are not there, each once."""
+        return [c for c in dict.fromkeys(chunks) if not self.path(c).is_file()]
+
+    def fill(self, chunks: Sequence[Chunk], draw: Draw) -> Iterator[Chunk]:
+        """Draw the missing ones of one variant, yielding each when it is stored."""
+        for chunk in self.missing(chunks):
+            self.put(chunk, draw(chunk.requests))
+            yield chunk
+
+    def put(self, chunk: Chunk, clips: UInt8[np.ndarray, "clips frames height width 3"]) -> None:
+        """Store a chunk's clips, lossless."""
+        rows = [
+            {"prompt": r.prompt, "seed": r.seed, "frames": clip.shape[0], "height": clip.shape[1],
+             "width": clip.shape[2], "video": encode(clip)}
+            for r, clip in zip(chunk.requests, clips, strict=True)
+        ]  # fmt: skip
+        write_table(self.path(chunk), "chunk", rows)
+
+    def videos(self, chunk: Chunk) -> list[dict]:
+        """A chunk's rows (prompt, seed, frames, height, width, video bytes).
+
+        Raises:
+            LeanmotionError: Missing, or damaged; a damaged one is deleted, so that the next run draws it again.
+        """
+        try:
+            rows = read_table(self.path(chunk), "chunk").to_pylist()
+        except LeanmotionError as error:
+            self.path(chunk).unlink(missing_ok=True)
+            raise LeanmotionError(f"{error} (deleted: run again)") from error
+        if [(row["prompt"], row["seed"]) for row in rows] != [(r.prompt, r.seed) for r in chunk.requests]:
+            self.path(chunk).unlink(missing_ok=True)
+            raise LeanmotionError(f"{self.path(chunk)}: holds other prompts than its address says (deleted: run again)")
+        return rows
+
+    def frames(self, chunk: Chunk) -> UInt8[np.ndarray, "clips frames height width 3"]:
+        """A chunk's clips, decoded."""
+        return np.stack([decode(row["video"]) for row in self.videos(chunk)])
+
+
+def _address(variant: Variant, requests: Sequence[Request], sampling: Sampling) -> str:
+    what = {
+        "weights": variant.weights,
+        "removed": sorted(variant.removed),
+        "dtype": variant.dtype,
+        "sampling": sampling.model_dump(),
+        "requests": [[r.prompt, r.negative if sampling.guidance > 1 else "", r.seed] for r in requests],
+        "engine": _engine(),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _engine() -> dict[str, str]:
+    """Versions and code of what turns a request into frames, so that a changed sampler finds no stale chunk."""
+    code = hashlib.sha256()
+    for name in _DECIDES:
+        spec = find_spec(f"leanmotion.{name}")
+        assert spec is not None and spec.origin is not None
+        code.update(_code(Path(spec.origin).read_text(encoding="utf-8")).encode())
+    return {"code": code.hexdigest(), **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+
+
+def _code(source: str) -> str:
+    """Source as a syntax tree without docstrings: comments and layout change no frame."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            del body[0]
+    return ast.dump(tree)

@@ -1,0 +1,82 @@
+"""What the teacher is made of: its units with parameters and MACs, and the record of its weights."""
+
+from dataclasses import asdict
+from typing import Any
+
+from leanmotion.cost import unet_macs
+from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.removal import without_units
+from leanmotion.sampling import latent_shape
+from leanmotion.settings import Settings
+from leanmotion.teacher import TeacherRecord, fingerprint, load_pipeline
+from leanmotion.units import block_ids, list_units, parameters
+
+
+def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, Any]]]:
+    """Load the teacher once, check it against the settings, and describe it.
+
+    Returns:
+        The record of its weights, and a row per unit (artefact `units`): MACs are of one UNet call on one clip at
+        the sampling size, without guidance.
+
+    Raises:
+        LeanmotionError: Other weights than `teacher.sha256`, other blocks than `teacher.blocks`, weights that are
+            not finite, or more frames than the adapter's positions.
+    """
+    total, files = fingerprint(settings.teacher)
+    expected = settings.teacher.sha256
+    if expected is not None and total != expected:
+        raise LeanmotionError(
+            f"teacher.sha256 is {expected}, the weights found are {total}: restore them "
+            f"(`git checkout -- {settings.teacher.dep}`), or put the new value into params.yaml to accept them"
+        )
+    pipeline = load_pipeline(settings.teacher)
+    unet = pipeline.unet
+    _check_blocks(settings.teacher.blocks, block_ids(unet))
+    _check_finite(unet)
+    _check_frames(settings.sampling.frames, unet)
+    _, frames, height, width = latent_shape(pipeline, settings.sampling)
+    units = list_units(unet)
+    macs = unet_macs(
+        unet, frames=frames, height=height, width=width, tokens=pipeline.tokenizer.model_max_length, units=units
+    )
+    rows = [
+        {"unit": unit.id, **{k: v for k, v in asdict(unit).items() if k != "id"}, "macs": macs[unit.id]}
+        for unit in units
+    ]
+    whole = parameters(unet)
+    with without_units(unet, block_ids(unet)):
+        spatial = parameters(unet)
+    config = {k: v for k, v in unet.config.items() if k.startswith(("motion_", "use_motion"))}
+    record = TeacherRecord(
+        sha256=total,
+        files=files,
+        adapter=config,
+        macs=macs["total"],
+        motion_macs=macs["motion"],
+        parameters=whole,
+        motion_parameters=whole - spatial,
+    )
+    return record, rows
+
+
+def _check_blocks(listed: list[str], present: list[str]) -> None:
+    missing = [block for block in present if block not in listed]
+    unknown = [block for block in listed if block not in present]
+    if unknown:
+        hint = did_you_mean(unknown[0], present)
+        raise LeanmotionError(f"teacher.blocks: the model has no {', '.join(unknown)}{hint}: remove them")
+    if missing:
+        raise LeanmotionError(f"teacher.blocks lacks {', '.join(missing)} of the model: list all its blocks")
+
+
+def _check_finite(unet: Any) -> None:
+    for name, value in unet.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise LeanmotionError(f"the teacher's weight {name} holds NaN or infinity: get an intact copy of the file")
+
+
+def _check_frames(frames: int, unet: Any) -> None:
+    longest = unet.config.motion_max_seq_length
+    if frames > longest:
+        raise LeanmotionError(f"sampling.frames is {frames}: this adapter has positions for at most {longest}")

@@ -1,0 +1,87 @@
+"""The prompt table: three splits, two seeds a prompt; the first N rows of a split never depend on N."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.settings import Prompts
+
+SPLITS = ("rank", "select", "report")
+
+
+def prompt_rows(settings: Prompts) -> list[dict[str, Any]]:
+    """Rows of the prompt table.
+
+    The list is shuffled anew each time it is gone through, by the seed and the split, so that every prompt comes
+    equally often and a larger count keeps all earlier rows.
+
+    Raises:
+        LeanmotionError: The prompt file is missing or empty.
+    """
+    prompts = load_prompts(settings.source)
+    counts = {"rank": settings.rank, "select": settings.select, "report": settings.report}
+    return [
+        {
+            "split": split,
+            "index": index,
+            "prompt": prompt,
+            "negative": settings.negative,
+            "seed_a": _number(settings.seed, split, index, "a"),
+            "seed_b": _number(settings.seed, split, index, "b"),
+        }
+        for split in SPLITS
+        for index, prompt in enumerate(_sequence(prompts, counts[split], settings.seed, split))
+    ]
+
+
+def prompt_sequence(settings: Prompts, count: int, seed: int) -> list[tuple[str, int]]:
+    """Prompts with seeds for clips to train on: of the sprites the training captions, else the same file.
+
+    Seeds are drawn apart from those of the splits.
+    """
+    if settings.source == "sprites":
+        from leanmotion.sprites.world import training_captions
+
+        prompts = training_captions()
+    else:
+        prompts = load_prompts(settings.source)
+    sequence = _sequence(prompts, count, seed, "train")
+    return [(prompt, _number(seed, "train", index, "clips")) for index, prompt in enumerate(sequence)]
+
+
+def load_prompts(source: str) -> list[str]:
+    """`sprites`: the captions that the sprites teacher never saw; else a UTF-8 text file, one prompt a line.
+
+    Raises:
+        LeanmotionError: No such file, not UTF-8, or no prompt in it.
+    """
+    if source == "sprites":
+        from leanmotion.sprites.world import held_out_captions
+
+        return held_out_captions()
+    try:
+        lines = Path(source).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise LeanmotionError(f"prompts.source: {source} is missing: name a text file, one prompt a line") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise LeanmotionError(f"prompts.source: {source} is not a UTF-8 text file ({error})") from error
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+    if not prompts:
+        raise LeanmotionError(f"prompts.source: {source} holds no prompts: write one a line")
+    return prompts
+
+
+def _sequence(prompts: Sequence[str], count: int, seed: int, split: str) -> list[str]:
+    sequence: list[str] = []
+    cycle = 0
+    while len(sequence) < count:
+        sequence += sorted(prompts, key=lambda prompt: _number(seed, split, cycle, prompt))
+        cycle += 1
+    return sequence[:count]
+
+
+def _number(*parts: object) -> int:
+    """A 32-bit number that depends on its parts alone."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")

@@ -1,0 +1,146 @@
+"""Variants -> tables of videos, by way of the chunk store."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import UInt8
+
+from leanmotion.chunks import Chunk, ChunkStore, Draw, Variant, cut
+from leanmotion.errors import LeanmotionError
+from leanmotion.progress import Progress
+from leanmotion.sampling import Request
+from leanmotion.settings import Sampling, Settings
+from leanmotion.tables import TableWriter, read_frame, stream_table
+from leanmotion.video import decode
+
+
+@dataclass(frozen=True)
+class Take:
+    """One row group of a video table: a named variant on one split with one of its two seed sets."""
+
+    name: str
+    variant: Variant
+    split: str
+    seeds: str = "a"
+
+
+@dataclass(frozen=True)
+class Clips:
+    """The clips of one take, decoded. `frames`: uint8 [clips, frames, height, width, 3]."""
+
+    name: str
+    split: str
+    seeds: str
+    removed: tuple[str, ...]
+    rows: pd.DataFrame
+    frames: UInt8[np.ndarray, "clips frames height width 3"]
+
+
+def requests_of(prompts: pd.DataFrame, split: str, seeds: str) -> list[Request]:
+    """A split's requests in order, with seeds `a` or `b`."""
+    rows = prompts[prompts["split"] == split].sort_values("index")
+    if rows.empty:
+        raise LeanmotionError(f"data/prompts.parquet holds no {split!r} split: `dvc repro prompts`")
+    return [
+        Request(prompt, negative, int(seed))
+        for prompt, negative, seed in zip(rows["prompt"], rows["negative"], rows[f"seed_{seeds}"], strict=True)
+    ]
+
+
+def render(
+    takes: Sequence[Take],
+    out: Path,
+    *,
+    prompts: Path,
+    settings: Settings,
+    samplers: Callable[[Variant], Draw],
+    label: str,
+) -> None:
+    """Draw what the store lacks and write all takes into one video table.
+
+    Args:
+        takes: What to draw, one row group each.
+        out: The video table.
+        prompts: The prompt table.
+        settings: All settings.
+        samplers: Makes the sampler of a variant; called only for variants that miss chunks.
+        label: For the progress bar.
+    """
+    table = read_frame(prompts, "prompts")
+    jobs = [(take, cut(take.variant, requests_of(table, take.split, take.seeds), settings.sampling)) for take in takes]
+    fill(jobs, samplers, label=label)
+    merge(jobs, out, settings.sampling)
+
+
+def fill(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:
+    """Draw the chunks that the store lacks, one variant after the other."""
+    store = ChunkStore()
+    by_variant: dict[Variant, list[Chunk]] = {}
+    for take, chunks in jobs:
+        by_variant.setdefault(take.variant, []).extend(store.missing(chunks))
+    total = sum(len(chunk.requests) for chunks in by_variant.values() for chunk in chunks)
+    with closing(Progress(label, total)) as progress:
+        for variant, chunks in by_variant.items():
+            if chunks:
+                for chunk in store.fill(chunks, samplers(variant)):
+                    progress.update(len(chunk.requests))
+
+
+def merge(jobs: Sequence[tuple[Take, list[Chunk]]], out: Path, sampling: Sampling) -> None:
+    """Put stored chunks into one video table, in order."""
+    store = ChunkStore()
+    with TableWriter(out, "videos", {"sampling": sampling.model_dump_json()}) as writer:
+        for take, chunks in jobs:
+            rows: list[dict[str, Any]] = []
+            for chunk in chunks:
+                for row in store.videos(chunk):
+                    rows.append(
+                        {"variant": take.name, "split": take.split, "seeds": take.seeds, "index": len(rows),
+                         "removed": list(take.variant.removed), **row}
+                    )  # fmt: skip
+            writer.write(rows)
+
+
+def read_clips(path: str | Path) -> list[Clips]:
+    """Decode a video table, take by take.
+
+    Raises:
+        LeanmotionError: Missing or damaged.
+    """
+    return [_clips(group) for group in stream_table(path, "videos")]
+
+
+def find_clips(path: str | Path, **wanted: str) -> Clips:
+    """The one take of a table with the wanted `variant`, `split` and `seeds`, decoded; others are not.
+
+    Raises:
+        LeanmotionError: None or several fit.
+    """
+    fits = [group for group in stream_table(path, "videos") if all(group[k][0].as_py() == v for k, v in wanted.items())]
+    if len(fits) != 1:
+        raise LeanmotionError(f"{path}: {len(fits)} takes fit {dict(wanted)}, not one: `dvc repro` makes it anew")
+    return _clips(fits[0])
+
+
+def require_pairs(reference: Mapping[str, Any] | pd.DataFrame, other: Mapping[str, Any] | pd.DataFrame) -> None:
+    """Refuse to compare clips of other prompts, seeds or number.
+
+    Raises:
+        LeanmotionError: They are not drawn from the same requests.
+    """
+    for column in ("prompt", "seed"):
+        if list(reference[column]) != list(other[column]):
+            raise LeanmotionError(f"videos differ in {column}: they cannot be compared pair by pair; `dvc repro`")
+
+
+def _clips(group: pa.Table) -> Clips:
+    rows = group.drop_columns(["video"]).to_pandas()
+    first = rows.iloc[0]
+    frames = np.stack([decode(value.as_py()) for value in group["video"]])
+    return Clips(first["variant"], first["split"], first["seeds"], tuple(first["removed"]), rows, frames)

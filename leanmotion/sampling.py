@@ -1,0 +1,160 @@
+"""Prompts and seeds -> frames, in batches of fixed size, each clip from its own seed's noise.
+
+The loop is AnimateDiffPipeline's (text, DDIM or another scheduler, VAE), written out so that a batch holds many
+prompts with a seed each, decoding is batched too, and a value that is not finite stops it at once.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.settings import Sampling
+
+if TYPE_CHECKING:
+    from diffusers import AnimateDiffPipeline
+
+_DECODE = 64
+"""Frames that the VAE decodes at once."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip to draw."""
+
+    prompt: str
+    negative: str
+    seed: int
+
+
+class Sampler:
+    """Draws clips with one pipeline.
+
+    Args:
+        pipeline: With whatever units already removed.
+        settings: Frames, size, steps, guidance, scheduler, chunk.
+        device: Where the networks run; noise is always drawn on the CPU.
+    """
+
+    def __init__(self, pipeline: "AnimateDiffPipeline", settings: Sampling, device: str = "cpu") -> None:
+        self.pipeline = pipeline.to(device)
+        self.settings = settings
+        self.device = device
+        self.scheduler = make_scheduler(pipeline.scheduler, settings.scheduler)
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+        if settings.attention == "eager":
+            from diffusers.models.attention_processor import AttnProcessor
+
+            pipeline.unet.set_attn_processor(AttnProcessor())
+
+    @torch.inference_mode()
+    def __call__(self, requests: Sequence[Request]) -> UInt8[np.ndarray, "clips frames height width 3"]:
+        """Draw one clip a request, `settings.chunk` at a time; the last batch is padded with its last request.
+
+        Raises:
+            LeanmotionError: Latents or pictures are not finite.
+        """
+        size = self.settings.chunk
+        batches = [requests[i : i + size] for i in range(0, len(requests), size)]
+        return np.concatenate([self._batch(batch) for batch in batches])
+
+    def _batch(self, requests: Sequence[Request]) -> np.ndarray:
+        # Bytes are promised for a fixed batch size only: kernels choose their blocking by it.
+        padded = [*requests, *[requests[-1]] * (self.settings.chunk - len(requests))]
+        latents = self._denoise(padded)
+        _require_finite(latents, requests, "latents")
+        pictures = self._decode(latents)
+        return pictures[: len(requests)]
+
+    def _denoise(self, requests: Sequence[Request]) -> Float[Tensor, "clips channels frames height width"]:
+        guided = self.settings.guidance > 1
+        texts = encode_prompts(self.pipeline, [r.prompt for r in requests])
+        if guided:
+            texts = torch.cat([encode_prompts(self.pipeline, [r.negative for r in requests]), texts])
+        texts = texts.repeat_interleave(self.settings.frames, dim=0)
+        generators = [torch.Generator("cpu").manual_seed(r.seed) for r in requests]
+        shape = latent_shape(self.pipeline, self.settings)
+        noise = torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in generators])
+        self.scheduler.set_timesteps(self.settings.steps, device=self.device)
+        latents = noise.to(self.device, texts.dtype) * self.scheduler.init_noise_sigma
+        extra = {"generator": generators} if "generator" in _step_arguments(self.scheduler) else {}
+        for timestep in self.scheduler.timesteps:
+            sample = self.scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
+            prediction = self.pipeline.unet(sample, timestep, encoder_hidden_states=texts, return_dict=False)[0]
+            if guided:
+                without, with_text = prediction.chunk(2)
+                prediction = without + self.settings.guidance * (with_text - without)
+            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
+        return latents
+
+    def _decode(self, latents: Float[Tensor, "clips channels frames height width"]) -> np.ndarray:
+        vae: Any = self.pipeline.vae
+        clips, channels, frames, height, width = latents.shape
+        flat = latents.permute(0, 2, 1, 3, 4).reshape(clips * frames, channels, height, width)
+        flat = flat / vae.config.scaling_factor
+        pictures = torch.cat([vae.decode(part, return_dict=False)[0] for part in flat.split(_DECODE)])
+        pictures = ((pictures.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
+        return pictures.reshape(clips, frames, *pictures.shape[1:]).permute(0, 1, 3, 4, 2).cpu().numpy()
+
+
+def encode_prompts(pipeline: Any, prompts: Sequence[str]) -> Float[Tensor, "prompts tokens width"]:
+    """Text embeddings as AnimateDiffPipeline makes them: padded to the tokenizer's length, truncated beyond it."""
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    tokens = tokenizer(
+        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    )
+    mask = tokens.attention_mask.to(encoder.device) if getattr(encoder.config, "use_attention_mask", False) else None
+    return encoder(tokens.input_ids.to(encoder.device), attention_mask=mask)[0]
+
+
+def latent_shape(pipeline: Any, settings: Sampling) -> tuple[int, int, int, int]:
+    """(channels, frames, height, width) of a clip's latents.
+
+    Raises:
+        LeanmotionError: The VAE cannot make that size.
+    """
+    factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    for side in ("height", "width"):
+        if getattr(settings, side) % factor:
+            raise LeanmotionError(f"sampling.{side} is {getattr(settings, side)}: choose a multiple of {factor}")
+    return (
+        pipeline.unet.config.in_channels, settings.frames, settings.height // factor, settings.width // factor,
+    )  # fmt: skip
+
+
+def make_scheduler(base: Any, name: str) -> Any:
+    """The pipeline's own scheduler, or another one on the same betas (`ddim` as AnimateDiff samples: linear betas)."""
+    import diffusers
+
+    if name == "base":
+        return type(base).from_config(base.config)
+    if name == "ddim":
+        return diffusers.DDIMScheduler.from_config(
+            base.config, beta_schedule="linear", steps_offset=1, clip_sample=False
+        )
+    if name == "lcm":
+        return diffusers.LCMScheduler.from_config(base.config, beta_schedule="linear")
+    return diffusers.EulerDiscreteScheduler.from_config(
+        base.config, timestep_spacing="trailing", beta_schedule="linear"
+    )
+
+
+def _step_arguments(scheduler: Any) -> Sequence[str]:
+    return list(inspect.signature(scheduler.step).parameters)
+
+
+def _require_finite(values: Tensor, requests: Sequence[Request], what: str) -> None:
+    finite = values.isfinite().flatten(1).all(dim=1)
+    for request, good in zip(requests, finite[: len(requests)].tolist(), strict=True):
+        if not good:
+            raise LeanmotionError(
+                f"{what} of prompt {request.prompt!r}, seed {request.seed} are not finite: "
+                "check the weights, or set teacher.dtype to float32"
+            )

@@ -1,0 +1,209 @@
+"""The teacher: any Stable Diffusion base and any motion adapter, pinned by the SHA-256 of what loading reads."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.settings import Teacher
+from leanmotion.tables import write_text
+
+if TYPE_CHECKING:
+    from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
+
+_READ = {".safetensors", ".bin", ".ckpt", ".pth", ".json", ".txt", ".model"}
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """What `inspect` saw of the teacher. Later stages hang on this, not on paths.
+
+    `sha256` covers `files` (name -> SHA-256); `adapter` holds the UNet's motion settings; `macs` and `parameters`
+    are of the whole UNet (one clip, one call), `motion_macs` and `motion_parameters` of its motion modules.
+    """
+
+    sha256: str
+    files: dict[str, str]
+    adapter: dict[str, Any]
+    macs: int
+    motion_macs: int
+    parameters: int
+    motion_parameters: int
+
+    def write(self, path: str | Path) -> None:
+        """Write as JSON."""
+        write_text(path, json.dumps(self.__dict__, indent=1, sort_keys=True) + "\n")
+
+    @classmethod
+    def read(cls, path: str | Path) -> "TeacherRecord":
+        """Read what `inspect` wrote.
+
+        Raises:
+            LeanmotionError: Missing or damaged.
+        """
+        try:
+            record = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise LeanmotionError(f"{path}: no such file: `dvc repro inspect` makes it") from None
+        except (ValueError, TypeError) as error:
+            raise LeanmotionError(f"{path}: corrupt: delete it, then `dvc repro inspect`") from error
+        if _total(record.files) != record.sha256:
+            raise LeanmotionError(f"{path}: corrupt (its hashes disagree): delete it, then `dvc repro inspect`")
+        return record
+
+
+def weight_files(teacher: Teacher) -> dict[str, Path]:
+    """Every file that loading the teacher reads, as `base/…` and `adapter/…`, in a fixed order.
+
+    Raises:
+        LeanmotionError: A path is missing, or a hub model is not to be had.
+    """
+    files: dict[str, Path] = {}
+    for role, name, revision in (
+        ("base", teacher.base, teacher.base_revision),
+        ("adapter", teacher.adapter, teacher.adapter_revision),
+    ):
+        place = locate(name, revision, setting=f"teacher.{role}")
+        if place.is_file():
+            files[f"{role}/{place.name}"] = place
+            continue
+        inside = sorted(f for f in place.rglob("*") if f.is_file() and f.suffix in _READ)
+        if not any(f.suffix in {".safetensors", ".bin"} for f in inside):
+            raise LeanmotionError(f"teacher.{role}: {place} holds no weights: restore it (`git checkout -- {name}`)")
+        files |= {f"{role}/{f.relative_to(place).as_posix()}": f for f in inside}
+    return files
+
+
+def fingerprint(teacher: Teacher) -> tuple[str, dict[str, str]]:
+    """SHA-256 of the whole teacher and of each of its files."""
+    files = {name: file_sha256(path) for name, path in weight_files(teacher).items()}
+    return _total(files), files
+
+
+def verify(teacher: Teacher, record: TeacherRecord) -> None:
+    """Refuse weights other than those that `inspect` recorded.
+
+    Raises:
+        LeanmotionError: A file is missing, added or altered.
+    """
+    _, files = fingerprint(teacher)
+    for name in sorted(files.keys() | record.files.keys()):
+        if files.get(name) != record.files.get(name):
+            raise LeanmotionError(
+                f"{name} of the teacher is not the file that data/teacher.json records: "
+                "restore it, or run `dvc repro inspect` to accept the new one"
+            )
+
+
+def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
+    """The base pipeline, in the teacher's dtype, without a safety checker.
+
+    Raises:
+        LeanmotionError: Not a Stable Diffusion pipeline with a plain `UNet2DConditionModel`.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    place = locate(teacher.base, teacher.base_revision, setting="teacher.base")
+    options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}
+    _quiet_loading()
+    try:
+        if place.is_file():
+            base = StableDiffusionPipeline.from_single_file(str(place), **options)
+        else:
+            base = StableDiffusionPipeline.from_pretrained(
+                place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False, **options
+            )
+    except Exception as error:  # diffusers raises many kinds on a folder that is not one
+        raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)})") from error
+    if not isinstance(base.unet, UNet2DConditionModel):
+        # AnimateDiffPipeline.save_pretrained writes such folders; given an adapter, diffusers ignores it silently.
+        raise LeanmotionError(
+            f"teacher.base: {place} holds a {type(base.unet).__name__}: give a base with a UNet2DConditionModel"
+        )
+    return base
+
+
+def load_motion_adapter(teacher: Teacher) -> "MotionAdapter":
+    """The motion adapter from a folder, an original single file or the hub, in the teacher's dtype."""
+    import torch
+
+    from leanmotion.original import load_adapter
+
+    place = locate(teacher.adapter, teacher.adapter_revision, setting="teacher.adapter")
+    return load_adapter(place).to(getattr(torch, teacher.dtype))
+
+
+def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = None) -> "AnimateDiffPipeline":
+    """Base (given, or loaded) and adapter together, on the CPU.
+
+    Raises:
+        LeanmotionError: They do not fit one another.
+    """
+    from diffusers import AnimateDiffPipeline, UNetMotionModel
+
+    base = base or load_base(teacher)
+    adapter = load_motion_adapter(teacher)
+    _check_fit(base.unet.config, adapter.config, teacher)
+    unet = UNetMotionModel.from_unet2d(base.unet, adapter)
+    unet.to(base.unet.dtype)
+    return AnimateDiffPipeline(
+        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,
+        scheduler=base.scheduler,
+    )  # fmt: skip
+
+
+def locate(name: str, revision: str | None, *, setting: str) -> Path:
+    """A path as it is; a hub id (`owner/name`) as its snapshot in the hub's cache, fetched if need be.
+
+    Raises:
+        LeanmotionError: Neither there nor to be had.
+    """
+    place = Path(name)
+    if place.exists():
+        return place
+    looks_like_path = name.count("/") != 1 or name.startswith((".", "/", "~", "data/")) or place.suffix in _READ
+    if looks_like_path:
+        raise LeanmotionError(f"{setting}: {name} is missing: restore it (`git checkout`, `dvc pull`) or mend the path")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{s}" for s in sorted(_READ)]))
+    except Exception as error:  # offline, no such model, no rights: the hub has a class for each
+        raise LeanmotionError(
+            f"{setting}: {name} is neither a path nor to be had from the hub ({_line(error)})"
+        ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _quiet_loading() -> None:
+    """Loading takes a second; its bars would drown the stage's own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def _check_fit(unet: Any, adapter: Any, teacher: Teacher) -> None:
+    theirs, ours = tuple(adapter.block_out_channels), tuple(unet.block_out_channels)
+    if theirs != ours:
+        raise LeanmotionError(
+            f"teacher.adapter: {teacher.adapter} has widths {theirs}, teacher.base {ours}: "
+            "they are of different architectures; choose an adapter made for this base"
+        )
+
+
+def _total(files: dict[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(files.items())).encode()).hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
