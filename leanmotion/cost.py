@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from leanmotion.removal import without_units
-from leanmotion.units import Unit, block_ids, list_units, parameters
+from leanmotion.units import Unit, list_units, parameters
 
-__all__ = ["latency_variants", "measure_latency", "paired_savings", "parameters", "unet_inputs", "unet_macs"]
+__all__ = ["measure_latency", "paired_savings", "parameters", "unet_inputs", "unet_macs", "without_variants"]
 
 FULL, NONE = "full", "none"
-"""Variants of `latency_variants`: nothing removed, and no motion module at all: the ceiling of any gain."""
+"""Names of the variants without any removal, and without any motion module: the ceiling of any gain."""
+
+Variant = Callable[[], AbstractContextManager[Callable[[], object]]]
 
 
 def unet_inputs(
@@ -110,34 +113,30 @@ def unet_macs(
     }
 
 
-def latency_variants(
-    unet: nn.Module, inputs: Mapping[str, torch.Tensor], ids: Iterable[str] | None = None
-) -> dict[str, Callable[[], object]]:
-    """Calls of one UNet for `measure_latency`: whole, without each unit, and without any motion module.
+def without_variants(
+    unet: nn.Module, inputs: Mapping[str, torch.Tensor], removals: Mapping[str, Sequence[str]]
+) -> dict[str, Variant]:
+    """Calls of one UNet for `measure_latency`, each without some of its units.
 
     Args:
-        unet: a `diffusers.UNetMotionModel` in eval mode; units are taken out for the length of a call and put back.
+        unet: a `diffusers.UNetMotionModel` in eval mode; units are out only while a variant is open.
         inputs: keyword arguments of a call, e.g. of `unet_inputs`.
-        ids: units, each removed alone; every temporal transformer when None.
-
-    Returns:
-        `full`, one per id, and `none`: what `none` saves is the ceiling of any gain.
+        removals: name -> ids of units.
     """
-    everything = block_ids(unet)
 
-    def call(removed: Sequence[str]) -> Callable[[], object]:
-        def run() -> object:
+    def variant(removed: Sequence[str]) -> Variant:
+        @contextmanager
+        def opened() -> Iterator[Callable[[], object]]:
             with torch.no_grad(), without_units(unet, removed):
-                return unet(**inputs, return_dict=False)
+                yield lambda: unet(**inputs, return_dict=False)
 
-        return run
+        return opened
 
-    singles = {unit: call([unit]) for unit in (everything if ids is None else ids)}
-    return {FULL: call([]), **singles, NONE: call(everything)}
+    return {name: variant(removed) for name, removed in removals.items()}
 
 
 def measure_latency(
-    variants: Mapping[str, Callable[[], object]],
+    variants: Mapping[str, Variant],
     *,
     rounds: int,
     warmup: int = 1,
@@ -148,7 +147,7 @@ def measure_latency(
     """Times every variant once a round, in a new random order each round, so that drift hits all alike.
 
     Args:
-        variants: calls by name.
+        variants: by name, contexts that yield the call to time; entering and leaving them is not timed.
         rounds: measured ones.
         warmup: rounds before them that are not recorded.
         seed: of the orders.
@@ -170,11 +169,12 @@ def measure_latency(
         names = list(variants)
         shuffler.shuffle(names)
         for name in names:
-            wait()
-            start = clock()
-            variants[name]()
-            wait()
-            seconds = clock() - start
+            with variants[name]() as call:
+                wait()
+                start = clock()
+                call()
+                wait()
+                seconds = clock() - start
             if number >= 0:
                 rows.append({"variant": name, "round": number, "seconds": seconds})
     return rows

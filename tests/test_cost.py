@@ -1,9 +1,10 @@
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from leanmotion.cost import latency_variants, measure_latency, paired_savings, unet_inputs, unet_macs
+from leanmotion.cost import measure_latency, paired_savings, unet_inputs, unet_macs, without_variants
 from leanmotion.removal import remove_units, removed_units
 from leanmotion.units import block_ids, list_units
 
@@ -90,19 +91,18 @@ def test_inputs_have_the_shapes_of_a_pipeline(small):
     assert small(**inputs).sample.shape == inputs["sample"].shape
 
 
-def test_latency_variants_remove_and_put_back(small, monkeypatch):
+def test_variants_remove_outside_the_clock_and_put_back(small, monkeypatch):
     inputs = unet_inputs(small, frames=2, height=4, width=4)
     seen = []
     small_forward = small.forward
     monkeypatch.setattr(small, "forward", lambda **kw: seen.append(removed_units(small)) or small_forward(**kw))
-    variants = latency_variants(small, inputs, ["mid_0", "up_0_0-block0-attn1"])
-    assert list(variants) == ["full", "mid_0", "up_0_0-block0-attn1", "none"]
-    rows = measure_latency(variants, rounds=2, warmup=0)
-    order = [
-        [] if r["variant"] == "full" else block_ids(small) if r["variant"] == "none" else [r["variant"]] for r in rows
-    ]
-    assert seen == order and removed_units(small) == []
-    assert list(latency_variants(small, inputs)) == ["full", *block_ids(small), "none"]
+    removals = {"full": [], "a": ["mid_0"], "b": ["up_0_0-block0-attn1"], "none": block_ids(small)}
+    clock = iter(range(1000))
+    variants = without_variants(small, inputs, removals)
+    rows = measure_latency(variants, rounds=2, warmup=0, clock=lambda: (seen.append("clock"), next(clock))[1])
+    # The clock is read right before and right after each call: nothing is removed or put back between.
+    assert seen == [step for row in rows for step in ("clock", removals[row["variant"]], "clock")]
+    assert removed_units(small) == []
 
 
 class Clock:
@@ -120,7 +120,7 @@ class Clock:
             self.order.append(name)
             self.now += cost + 0.01 * self.calls
 
-        return run
+        return lambda: nullcontext(run)
 
 
 def test_latency_is_interleaved_and_drift_cancels():
@@ -166,7 +166,7 @@ def test_wrong_numbers_are_refused():
     with pytest.raises(ValueError, match="0 variants"):
         measure_latency({}, rounds=1)
     with pytest.raises(ValueError, match="0 rounds"):
-        measure_latency({"a": lambda: None}, rounds=0)
+        measure_latency({"a": nullcontext}, rounds=0)
 
 
 def test_the_folder_on_disk_is_a_stock_pipeline_with_its_adapter(teacher_folder):

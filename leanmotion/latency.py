@@ -1,0 +1,54 @@
+"""Measured time of UNet calls with and without blocks: interleaved, so that drift cancels."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from leanmotion.cost import FULL, NONE, measure_latency, paired_savings, unet_inputs, unet_macs, without_variants
+from leanmotion.removal import without_units
+from leanmotion.sampling import latent_shape
+from leanmotion.settings import Settings
+from leanmotion.units import block_ids, parameters
+from leanmotion.variants import device
+
+
+def latency_rows(pipeline: Any, settings: Settings) -> list[dict[str, Any]]:
+    """Artefact `profile`: the whole UNet (`full`), without each block, and without all of them (`none`).
+
+    A call is what sampling makes of `profile.batch` clips: twice as many with guidance.
+    """
+    blocks = block_ids(pipeline.unet)
+    return _measured(pipeline, settings, {FULL: (), **{block: (block,) for block in blocks}, NONE: tuple(blocks)})
+
+
+def round_latency_rows(pipeline: Any, settings: Settings, rounds: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """The same for each round's deletions. Time does not depend on the values of weights: the original's serve."""
+    blocks = block_ids(pipeline.unet)
+    return _measured(pipeline, settings, {FULL: (), **{k: tuple(v) for k, v in rounds.items()}, NONE: tuple(blocks)})
+
+
+def _measured(pipeline: Any, settings: Settings, variants: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    unet = pipeline.unet.to(device()).eval()
+    _, frames, height, width = latent_shape(pipeline, settings.sampling)
+    size = {"frames": frames, "height": height, "width": width, "tokens": pipeline.tokenizer.model_max_length}
+    clips = settings.profile.batch * (2 if settings.sampling.guidance > 1 else 1)
+    inputs = unet_inputs(unet, **size, batch=clips, device=device())
+    timed = measure_latency(
+        without_variants(unet, inputs, variants),
+        rounds=settings.profile.rounds,
+        warmup=settings.profile.warmup,
+        seed=settings.profile.seed,
+        synchronise=_synchronise(),
+    )
+    found = {row["variant"]: row for row in paired_savings(timed)}
+    rows = []
+    for name, removed in variants.items():
+        with without_units(unet, removed):
+            cost = {"parameters": parameters(unet), "macs": unet_macs(unet, **size, units=[])["total"]}
+        rows.append({"blocks": len(removed), **cost, **found[name]})
+    return rows
+
+
+def _synchronise() -> Any:
+    import torch
+
+    return torch.cuda.synchronize if device().startswith("cuda") else None
