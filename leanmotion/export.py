@@ -1,0 +1,84 @@
+"""The chosen student in three forms, each checked against it before anything is handed over."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leanmotion.adapter import apply_pruned, save_portable, save_pruned
+from leanmotion.cost import unet_inputs
+from leanmotion.errors import LeanmotionError
+from leanmotion.model_card import model_card
+from leanmotion.original import load_adapter, write_original
+from leanmotion.rounds import student_unet
+from leanmotion.sampling import latent_shape
+from leanmotion.variants import Samplers, Student
+
+if TYPE_CHECKING:
+    from diffusers import UNetMotionModel
+
+_TOLERANCE = 1e-5
+"""Of the largest output: the portable forms compute removed blocks, whose zeros pass through other kernels."""
+
+
+def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, Any], out: Path) -> dict[str, int]:
+    """Write `pruned/`, `portable/` and `original/` below `out`; nothing appears there unless all of it is right.
+
+    Args:
+        samplers: Of the teacher.
+        student: The chosen round's; the teacher itself where nothing is to be deleted.
+        evidence: What was measured of it; goes into the model card and the pruned form's config.
+        out: The export's folder.
+
+    Returns:
+        Bytes per form.
+
+    Raises:
+        LeanmotionError: A form computes something else than the student.
+    """
+    unet = student_unet(samplers, student).eval()
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    card = model_card(samplers.settings, samplers.record, student, evidence)
+    save_pruned(unet, partial / "pruned", evidence=evidence, card=card)
+    save_portable(unet, partial / "portable", card=card)
+    (partial / "original").mkdir()
+    write_original(unet, partial / "original" / "motion_module.safetensors")
+    write_original(unet, partial / "original" / "motion_module.ckpt")
+    _check_forms(samplers, unet, partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    return {form.name: sum(f.stat().st_size for f in form.rglob("*") if f.is_file()) for form in sorted(out.iterdir())}
+
+
+@torch.no_grad()
+def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -> None:
+    """The student's output on noise must be every form's, and must not be that of the bare image UNet."""
+    from diffusers import UNetMotionModel
+
+    shape = latent_shape(samplers.base, samplers.settings.sampling)
+    tokens = samplers.base.tokenizer.model_max_length
+    inputs = unet_inputs(student, frames=shape[1], height=shape[2], width=shape[3], tokens=tokens)
+    wanted = student(**inputs).sample
+
+    def check(form: str, unet: "UNetMotionModel", exact: bool) -> None:
+        found = unet.float().eval()(**inputs).sample
+        allowed = 0.0 if exact else _TOLERANCE * float(wanted.abs().max())
+        if not float((found - wanted).abs().max()) <= allowed:
+            raise LeanmotionError(
+                f"export: {form} computes something else than the student: not handed over; report it"
+            )
+
+    check("pruned", apply_pruned(samplers.base.unet, folder / "pruned"), exact=True)
+    config = student.config
+    # Weights alone tell neither heads nor norm groups.
+    told = {"heads": config.motion_num_attention_heads, "norm_groups": config.norm_num_groups}
+    for form, options in (
+        ("portable", {}),
+        ("original/motion_module.safetensors", told),
+        ("original/motion_module.ckpt", told),
+    ):
+        adapter = load_adapter(folder / form, **options)
+        check(form, UNetMotionModel.from_unet2d(samplers.base.unet, adapter), exact=False)

@@ -1,0 +1,108 @@
+"""One round: delete the next blocks from the previous round's student, then distil what is left from the teacher."""
+
+import json
+import shutil
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmotion.adapter import apply_pruned, file_sha256, save_pruned
+from leanmotion.captions import CaptionEncoder
+from leanmotion.chunks import scratch_folder
+from leanmotion.clips import ClipSource
+from leanmotion.distillation import DistillationSettings
+from leanmotion.errors import LeanmotionError
+from leanmotion.progress import Progress
+from leanmotion.removal import remove_units, removed_units
+from leanmotion.settings import Settings
+from leanmotion.tables import write_table
+from leanmotion.training import distil
+from leanmotion.variants import Samplers, Student, device
+
+if TYPE_CHECKING:
+    from diffusers import UNetMotionModel
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What a round deletes. `removed`: all blocks gone after it, in the model's order."""
+
+    name: str
+    previous: Student
+    removed: tuple[str, ...]
+
+
+def plan_round(settings: Settings, name: str, previous: Student, order_file: Path) -> RoundPlan:
+    """Read a round's deletion list and check that it goes on from the previous student.
+
+    Raises:
+        LeanmotionError: The list is missing or damaged, or does not contain what the previous round deleted.
+    """
+    try:
+        wanted = set(json.loads(order_file.read_text(encoding="utf-8"))["removed"])
+    except FileNotFoundError:
+        raise LeanmotionError(f"{order_file}: no such file: `dvc repro rank` makes it") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise LeanmotionError(f"{order_file}: corrupt: delete it, then `dvc repro rank`") from error
+    if brought_back := sorted(set(previous.removed) - wanted):
+        raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
+    return RoundPlan(name, previous, tuple(b for b in settings.teacher.blocks if b in wanted))
+
+
+def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Path, out: Path) -> list[dict[str, Any]]:
+    """Delete and distil; writes the student's folder (adapter, losses, `student.json`) and returns the loss rows.
+
+    Raises:
+        LeanmotionError: Clips of another shape than the teacher draws, or divergence.
+    """
+    import diffusers
+
+    pipeline = samplers.pipeline.to(device())
+    teacher = pipeline.unet.eval().requires_grad_(False)
+    student = prune(student_unet(samplers, plan.previous), plan)
+    source = ClipSource(clips)
+    scratch = scratch_folder() / "distil" / plan.name
+    with closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
+        rows = distil(
+            student.to(device()),
+            teacher,
+            diffusers.DDPMScheduler.from_config(pipeline.scheduler.config),
+            source,
+            distillation_settings(settings),
+            encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
+            checkpoint_dir=scratch,
+            progress=lambda row: progress.update(1),
+        )
+    evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows)}
+    save_pruned(student, out / "adapter", evidence=evidence)
+    write_table(out / "losses.parquet", "losses", rows)
+    Student(out, plan.name, file_sha256(out / "adapter" / "config.json"), plan.removed).write()
+    shutil.rmtree(scratch, ignore_errors=True)
+    return rows
+
+
+def student_unet(samplers: Samplers, student: Student) -> "UNetMotionModel":
+    """A UNet of its own with a student's weights; the teacher's for `base`."""
+    from diffusers import UNetMotionModel
+
+    from leanmotion.teacher import load_motion_adapter
+
+    if student.is_teacher:
+        return UNetMotionModel.from_unet2d(samplers.base.unet, load_motion_adapter(samplers.settings.teacher)).float()
+    return apply_pruned(samplers.base.unet, student.adapter).float()
+
+
+def prune(unet: "UNetMotionModel", plan: RoundPlan) -> "UNetMotionModel":
+    """Remove what this round deletes beyond what is gone already, in place."""
+    gone = set(removed_units(unet))
+    remove_units(unet, [block for block in plan.removed if block not in gone])
+    return unet
+
+
+def distillation_settings(settings: Settings) -> DistillationSettings:
+    """The library's settings from those of params.yaml: same names."""
+    values = settings.distillation.model_dump()
+    if isinstance(values["trainable"], list):
+        values["trainable"] = tuple(values["trainable"])
+    return DistillationSettings(**values)

@@ -1,0 +1,23 @@
+"""Check the settings and that every weight file is there, before any work. Its output never changes."""
+
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.features import open_extractor
+from leanmotion.prompts import load_prompts
+from leanmotion.settings import load_settings
+from leanmotion.tables import write_text
+from leanmotion.teacher import weight_files
+
+
+def main(params: Path = Path("params.yaml"), out: Path = Path("data/check.json")) -> None:
+    """Refuse wrong settings and missing files in one line; write the same constant file whenever all is well."""
+    settings = load_settings(params)
+    weight_files(settings.teacher)
+    load_prompts(settings.prompts.source)
+    open_extractor(settings)
+    write_text(out, '{"settings": "valid", "weights": "present"}\n')
+
+
+if __name__ == "__main__":
+    stage.run(main)

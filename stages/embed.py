@@ -1,0 +1,33 @@
+"""Turn every video of the ranking (original, ablations, probes) into features by the chosen extractor."""
+
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.features import embed, open_extractor
+from leanmotion.progress import Progress
+from leanmotion.settings import load_settings
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    videos: Path = Path("data/videos"),
+    out: Path = Path("data/features"),
+) -> None:
+    """Write a feature table per video table; what the settings no longer name is not carried on."""
+    settings = load_settings(params)
+    names = [f"full/{split}_{seeds}" for split in settings.split_counts for seeds in "ab"]
+    names += [f"ablate/{block}" for block in settings.teacher.blocks]
+    names += [f"probe/{name}" for name in settings.probe.sets]
+    extractor = open_extractor(settings)
+    progress = Progress("features", len(names), "table")
+    for name in names:
+        embed(videos / f"{name}.parquet", out / f"{name}.parquet", extractor)
+        progress.update(1)
+    progress.close()
+    wanted = {out / f"{name}.parquet" for name in names}
+    for stale in set(out.rglob("*.parquet")) - wanted:
+        stale.unlink()
+
+
+if __name__ == "__main__":
+    stage.run(main)

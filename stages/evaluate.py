@@ -1,0 +1,56 @@
+"""Evaluate every round, distilled and pruned only: FVD with interval, KVD, paired distance, motion, accuracy."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from leanmotion import stage
+from leanmotion.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
+from leanmotion.features import FeatureSet, embedded, open_extractor
+from leanmotion.settings import load_settings
+from leanmotion.tables import read_frame, write_table, write_text
+from leanmotion.teacher import TeacherRecord
+from leanmotion.variants import Student
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    teacher: Path = Path("data/teacher.json"),
+    units: Path = Path("data/units.parquet"),
+    students: Path = Path("data/students"),
+    videos: Path = Path("data/videos/rounds"),
+    features: Path = Path("data/features"),
+    out: Path = Path("data/evaluation.parquet"),
+    metrics: Path = Path("metrics/evaluation.json"),
+) -> None:
+    """Compare each round's videos with the original's on the select and report splits."""
+    settings = load_settings(params)
+    record = TeacherRecord.read(teacher)
+    facts = read_frame(units, "units").set_index("unit")
+    extractor = open_extractor(settings)
+    rows = []
+    for split in ("select", "report"):
+        read = FeatureSet([features / f"full/{split}_{seeds}.parquet" for seeds in "ab"])
+        arms = []
+        for name in settings.rounds:
+            removed = list(Student.read(students / name).removed)
+            theirs = FeatureSet([embedded(videos / f"{name}.parquet", extractor)])
+            cost = {
+                "parameters": record.parameters - int(facts.loc[removed, "parameters"].sum()),
+                "macs": record.macs - int(facts.loc[removed, "macs"].sum()),
+            }
+            for arm in ("pruned", "distilled"):
+                read.adopt(theirs, arm, as_variant=f"{name}/{arm}")
+                arms.append(Arm(name, arm, f"{name}/{arm}", len(removed), **cost))
+        original = Arm("base", "original", ORIGINAL, 0, record.parameters, record.macs)
+        rows += evaluate_split(read, original, arms, split, settings.evaluation)
+    meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1"}
+    write_table(out, "evaluation", rows, meta=meta)
+    write_text(metrics, json.dumps(metrics_of(rows, "select"), indent=1) + "\n")
+    shown = pd.DataFrame(rows)[["split", "round", "arm", "removed", "excess", "fvd", "motion_accuracy"]]
+    print(shown.round(4).to_string(index=False))
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,30 @@
+"""Hand over the chosen round's adapter: pruned, portable (stock MotionAdapter), and in the original's key names."""
+
+import json
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.export import export_student
+from leanmotion.settings import load_settings
+from leanmotion.teacher import TeacherRecord
+from leanmotion.variants import Samplers, Student
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    teacher: Path = Path("data/teacher.json"),
+    selection: Path = Path("data/selection.json"),
+    evidence: Path = Path("metrics/selection.json"),
+    students: Path = Path("data/students"),
+    out: Path = Path("data/export"),
+) -> None:
+    """Write the three forms with a model card, and check each against the student that was evaluated."""
+    chosen = Student.read(students / json.loads(selection.read_text())["round"])
+    samplers = Samplers(load_settings(params), TeacherRecord.read(teacher), [chosen])
+    sizes = export_student(samplers, chosen, json.loads(evidence.read_text()), out)
+    for form, size in sizes.items():
+        print(f"{out / form}: {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    stage.run(main)

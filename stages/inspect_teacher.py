@@ -1,0 +1,27 @@
+"""Inspect the teacher: one row per unit at three granularities, and its weights by SHA-256."""
+
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.inspection import inspect_teacher
+from leanmotion.settings import load_settings
+from leanmotion.tables import write_table
+from leanmotion.variants import Student
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    units: Path = Path("data/units.parquet"),
+    teacher: Path = Path("data/teacher.json"),
+    base_student: Path = Path("data/students/base"),
+) -> None:
+    """Refuse a teacher whose blocks or sha256 differ from the settings; record what later stages hang on."""
+    record, rows = inspect_teacher(load_settings(params))
+    write_table(units, "units", rows)
+    Student(base_student, "base", record.sha256, ()).write()
+    record.write(teacher)
+    print(f"{len(rows)} units in {record.motion_parameters:,} motion parameters; teacher sha256 {record.sha256}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,30 @@
+"""Measure what every round saves: seconds of a UNet call, interleaved with the original and the ceiling."""
+
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.latency import round_latency_rows
+from leanmotion.settings import load_settings
+from leanmotion.tables import write_table
+from leanmotion.teacher import TeacherRecord
+from leanmotion.variants import Samplers, Student
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    teacher: Path = Path("data/teacher.json"),
+    students: Path = Path("data/students"),
+    out: Path = Path("data/latency.parquet"),
+) -> None:
+    """Write the latency of the original, of each round's student, and without any motion module."""
+    settings = load_settings(params)
+    pipeline = Samplers(settings, TeacherRecord.read(teacher)).pipeline
+    removed = {name: Student.read(students / name).removed for name in settings.rounds}
+    rows = round_latency_rows(pipeline, settings, removed)
+    write_table(out, "profile", rows)
+    for row in rows:
+        print(f"{row['variant']:>6}: {row['seconds'] * 1e3:.2f} ms, saves {row['saving'] * 1e3:.2f} ms")
+
+
+if __name__ == "__main__":
+    stage.run(main)

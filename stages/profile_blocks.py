@@ -1,0 +1,28 @@
+"""Measure what each block costs: seconds of a UNet call with and without it, interleaved so that drift cancels."""
+
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.latency import latency_rows
+from leanmotion.settings import load_settings
+from leanmotion.tables import write_table
+from leanmotion.teacher import TeacherRecord
+from leanmotion.variants import Samplers
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    teacher: Path = Path("data/teacher.json"),
+    out: Path = Path("data/profile.parquet"),
+) -> None:
+    """Write medians and spread per block, of the full UNet, and of the ceiling: no motion modules at all."""
+    settings = load_settings(params)
+    pipeline = Samplers(settings, TeacherRecord.read(teacher)).pipeline
+    rows = latency_rows(pipeline, settings)
+    write_table(out, "profile", rows)
+    full, none = rows[0]["seconds"], rows[-1]["seconds"]
+    print(f"UNet call {full * 1e3:.2f} ms; without any motion module {none * 1e3:.2f} ms: at most {full / none:.2f}x")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,49 @@
+"""Rank the blocks by what their removal does to the videos, and write each round's deletion list."""
+
+import json
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.features import FeatureSet
+from leanmotion.importance import metrics_of, null_paired, orders_of, rank_importance
+from leanmotion.settings import load_settings
+from leanmotion.tables import read_frame, write_table, write_text
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    features: Path = Path("data/features"),
+    similarity: Path = Path("data/similarity.parquet"),
+    units: Path = Path("data/units.parquet"),
+    profile: Path = Path("data/profile.parquet"),
+    out: Path = Path("data/ranking.parquet"),
+    pairs: Path = Path("data/pairs.parquet"),
+    correlations: Path = Path("data/correlations.parquet"),
+    probes: Path = Path("data/probes.parquet"),
+    order: Path = Path("data/order"),
+    metrics: Path = Path("metrics/ranking.json"),
+) -> None:
+    """Write ranking, pairwise probabilities, rank correlations, probes, deletion lists and metrics."""
+    settings = load_settings(params)
+    names = ["full/rank_a", "full/rank_b", *(f"ablate/{b}" for b in settings.teacher.blocks)]
+    names += [f"probe/{name}" for name in settings.probe.sets]
+    read = FeatureSet([features / f"{name}.parquet" for name in names])
+    cosine = read_frame(similarity, "similarity")
+    savings = read_frame(profile, "profile").set_index("variant")["saving"].to_dict()
+    found = rank_importance(settings, read, cosine, read_frame(units, "units"), savings)
+    write_table(out, "ranking", found.blocks, meta=found.meta)
+    write_table(pairs, "pairs", found.pairs, meta=found.meta)
+    write_table(correlations, "correlations", found.ranking.correlations, meta=found.meta)
+    write_table(probes, "probes", found.probes, meta=found.meta)
+    lists = orders_of(settings, found.ranking.order)
+    for name, text in lists.items():
+        write_text(order / f"{name}.json", text)
+    for stale in {path for path in order.glob("*.json") if path.stem not in lists}:
+        stale.unlink()
+    write_text(metrics, json.dumps(metrics_of(found, cosine, null_paired(read)), indent=1) + "\n")
+    print("least important first:", " ".join(found.ranking.order))
+    print(f"split-half tau {found.ranking.settling['split_half_tau']:.2f}, null FVD {found.ranking.null['fvd']:.3g}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

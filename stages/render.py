@@ -1,0 +1,36 @@
+"""Generate a round's videos twice: the same deletion without distillation, and the distilled student."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanmotion import stage
+from leanmotion.rendering import Take, render
+from leanmotion.settings import load_settings
+from leanmotion.teacher import TeacherRecord
+from leanmotion.variants import Samplers, Student
+
+
+def main(
+    student: Annotated[Path, typer.Option(help="the round's student folder")],
+    out: Annotated[Path, typer.Option(help="the video table to write")],
+    params: Path = Path("params.yaml"),
+    prompts: Path = Path("data/prompts.parquet"),
+    teacher: Path = Path("data/teacher.json"),
+) -> None:
+    """Draw the select and report splits with seeds b.
+
+    Seeds b serve both comparisons: with the original under seeds a (the excess over the null) and, clip by clip,
+    with the original under seeds b.
+    """
+    settings = load_settings(params)
+    this = Student.read(student)
+    samplers = Samplers(settings, TeacherRecord.read(teacher), [this])
+    arms = {"pruned": samplers.teacher(this.removed), "distilled": samplers.student(this)}
+    takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
+    render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"round {this.round}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,23 @@
+"""Show it all on one page that works offline, and write the plots' CSVs for DVC's own views."""
+
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.report.page import write_report
+from leanmotion.settings import load_settings
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    data: Path = Path("data"),
+    metrics: Path = Path("metrics"),
+    out: Path = Path("data/report.html"),
+    plots: Path = Path("metrics/plots"),
+) -> None:
+    """Write the page and metrics/plots/*.csv from the artefacts."""
+    size = write_report(load_settings(params), data=data, metrics=metrics, out=out, plots=plots)
+    print(f"{out}: {size / 1e6:.1f} MB; open it in a browser")
+
+
+if __name__ == "__main__":
+    stage.run(main)

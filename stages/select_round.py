@@ -1,0 +1,43 @@
+"""Choose how far to delete, by the stop rule on the select split; the final figures come from the report split."""
+
+import json
+from pathlib import Path
+
+from leanmotion import stage
+from leanmotion.selection import RoundEvidence, select
+from leanmotion.settings import load_settings
+from leanmotion.tables import read_frame, write_text
+
+FINAL = (
+    "removed", "parameters", "macs", "videos", "null", "fvd_cross", "fvd_cross_low", "fvd_cross_high", "excess",
+    "excess_low", "excess_high", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "motion", "motion_accuracy",
+    "motion_accuracy_low", "motion_accuracy_high",
+)  # fmt: skip
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    evaluation: Path = Path("data/evaluation.parquet"),
+    out: Path = Path("data/selection.json"),
+    metrics: Path = Path("metrics/selection.json"),
+) -> None:
+    """Write the chosen round, the reason in words, and its figures on the report split beside the original's."""
+    rule = load_settings(params).selection
+    table = read_frame(evaluation, "evaluation")
+    table = table.astype(object).where(table.notna(), None)
+    judged = table[(table["split"] == "select") & table["arm"].isin(["original", "distilled"])]
+    evidence = [RoundEvidence.from_row(row) for row in judged.to_dict("records")]
+    chosen = select(evidence, rule.rule, rule.allowance, rule.confident)
+    write_text(out, json.dumps({"round": chosen.round, "removed": chosen.removed}, indent=1) + "\n")
+    figures = {"round": chosen.round, "rule": chosen.rule, "reason": chosen.reason}
+    final = table[table["split"] == "report"]
+    for arm in ("original", "pruned", "distilled"):
+        name = "base" if arm == "original" else chosen.round
+        for row in final[(final["round"] == name) & (final["arm"] == arm)].to_dict("records"):
+            figures |= {f"{arm}_{k}": row[k] for k in FINAL if row[k] is not None}
+    write_text(metrics, json.dumps(figures, indent=1) + "\n")
+    print(chosen.reason)
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,38 @@
+"""Measure the cosine similarity between input and output of every unit, while the original draws clips."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from leanmotion import stage
+from leanmotion.rendering import requests_of
+from leanmotion.settings import load_settings
+from leanmotion.similarity import SimilarityRecorder, ranges
+from leanmotion.tables import read_frame, write_table
+from leanmotion.teacher import TeacherRecord
+from leanmotion.variants import Samplers
+
+
+def main(
+    params: Path = Path("params.yaml"),
+    prompts: Path = Path("data/prompts.parquet"),
+    teacher: Path = Path("data/teacher.json"),
+    out: Path = Path("data/similarity.parquet"),
+) -> None:
+    """Average over tokens, frames and the first prompts of the rank split; keep every timestep."""
+    settings = load_settings(params)
+    samplers = Samplers(settings, TeacherRecord.read(teacher))
+    requests = requests_of(read_frame(prompts, "prompts"), "rank", "a")[: settings.similarity.prompts]
+    draw = samplers(samplers.teacher())
+    size = settings.sampling.chunk
+    with SimilarityRecorder(samplers.pipeline.unet) as recorder:
+        # Whole batches only: padding would count its clip again.
+        for start in range(0, len(requests), size):
+            draw(requests[start : start + size])
+    rows = recorder.rows()
+    write_table(out, "similarity", rows)
+    print(pd.DataFrame(ranges(rows)).round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    stage.run(main)
