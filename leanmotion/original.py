@@ -148,7 +148,8 @@ def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) 
         part = Path(scratch) / "part"
         if path.suffix == ".safetensors":
             note = json.dumps(motion_config(model), sort_keys=True)
-            save_file(tensors, part, metadata={"format": "pt", "motion_adapter": note})
+            # One entry only: safetensors writes several in an order that changes from run to run.
+            save_file(tensors, part, metadata={"motion_adapter": note})
         else:
             with part.open("wb") as file:  # an open file: given a path, torch writes its name into the bytes
                 torch.save(tensors, file)

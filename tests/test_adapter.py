@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,8 @@ def unet2d(base):
 def student(unet2d, teacher_folder):
     """The teacher with units removed and all motion weights moved, as distillation leaves them."""
     teacher = MotionAdapter.from_pretrained(teacher_folder().adapter)
-    unet = remove_units(UNetMotionModel.from_unet2d(unet2d, teacher), MIXED).eval()
+    unet: Any = UNetMotionModel.from_unet2d(unet2d, teacher)
+    remove_units(unet, MIXED).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for key, value in unet.named_parameters():
@@ -68,7 +70,7 @@ def test_pruned_gives_the_same_unet(student, pruned, unet2d, unet_inputs):
 
 @pytest.mark.parametrize("ids", [[], "all"])
 def test_nothing_and_everything_removed(make_unet, unet2d, unet_inputs, tmp_path, ids):
-    unet = UNetMotionModel.from_unet2d(unet2d, _adapter_of(make_unet()))
+    unet: Any = UNetMotionModel.from_unet2d(unet2d, _adapter_of(make_unet()))
     blocks = [unit.id for unit in list_units(unet, "temporal_transformer")]
     remove_units(unet, blocks if ids == "all" else [])
     for save, load in (
@@ -183,9 +185,10 @@ def frames(pipeline, **kwargs) -> np.ndarray:
 
 
 def in_memory(base, student) -> AnimateDiffPipeline:
+    none: Any = None
     parts = StableDiffusionPipeline.from_pretrained(base).components
     names = ("vae", "text_encoder", "tokenizer", "scheduler")
-    return AnimateDiffPipeline(unet=student, motion_adapter=None, **{name: parts[name] for name in names})
+    return AnimateDiffPipeline(unet=student, motion_adapter=none, **{name: parts[name] for name in names})
 
 
 def test_pipelines_draw_the_same_frames(student, pruned, base, teacher_folder, tmp_path):
@@ -224,7 +227,8 @@ def test_pipeline_dtype(pruned, base):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_portable_is_exact_at_every_granularity(student, unet2d, unet_inputs, tmp_path, dtype):
     folder = adapter.save_portable(student, tmp_path / "portable")
-    stock = UNetMotionModel.from_unet2d(unet2d, MotionAdapter.from_pretrained(folder)).to(dtype)
+    stock: Any = UNetMotionModel.from_unet2d(unet2d, MotionAdapter.from_pretrained(folder))
+    stock = stock.to(dtype)
     inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in unet_inputs.items()}
     output = call(stock, inputs)
     assert torch.isfinite(output).all()
