@@ -1,4 +1,4 @@
-"""The prompt table: three splits, two seeds a prompt; the first N rows of a split never depend on N."""
+"""The prompt tables: three splits, two seeds a prompt; the first N rows of a split never depend on N."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from leanmotion.settings import Prompts
 SPLITS = ("rank", "select", "report")
 
 
-def prompt_rows(settings: Prompts) -> list[dict[str, Any]]:
-    """Rows of the prompt table.
+def prompt_rows(settings: Prompts, split: str) -> list[dict[str, Any]]:
+    """Rows of a split's prompt table.
 
     The list is shuffled anew each time it is gone through, by the seed and the split, so that every prompt comes
     equally often and a larger count keeps all earlier rows.
@@ -21,7 +21,7 @@ def prompt_rows(settings: Prompts) -> list[dict[str, Any]]:
         LeanmotionError: The prompt file is missing or empty.
     """
     prompts = load_prompts(settings.source)
-    counts = {"rank": settings.rank, "select": settings.select, "report": settings.report}
+    count = {"rank": settings.rank, "select": settings.select, "report": settings.report}[split]
     return [
         {
             "split": split,
@@ -31,8 +31,7 @@ def prompt_rows(settings: Prompts) -> list[dict[str, Any]]:
             "seed_a": _number(settings.seed, split, index, "a"),
             "seed_b": _number(settings.seed, split, index, "b"),
         }
-        for split in SPLITS
-        for index, prompt in enumerate(_sequence(prompts, counts[split], settings.seed, split))
+        for index, prompt in enumerate(_sequence(prompts, count, settings.seed, split))
     ]
 
 

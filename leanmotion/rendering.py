@@ -42,11 +42,9 @@ class Clips:
     frames: UInt8[np.ndarray, "clips frames height width 3"]
 
 
-def requests_of(prompts: pd.DataFrame, split: str, seeds: str) -> list[Request]:
-    """A split's requests in order, with seeds `a` or `b`."""
-    rows = prompts[prompts["split"] == split].sort_values("index")
-    if rows.empty:
-        raise LeanmotionError(f"data/prompts.parquet holds no {split!r} split: `dvc repro prompts`")
+def requests_of(prompts: Path, split: str, seeds: str) -> list[Request]:
+    """A split's requests in order, with seeds `a` or `b`, from the folder of prompt tables."""
+    rows = read_frame(prompts / f"{split}.parquet", "prompts")
     return [
         Request(prompt, negative, int(seed))
         for prompt, negative, seed in zip(rows["prompt"], rows["negative"], rows[f"seed_{seeds}"], strict=True)
@@ -67,13 +65,14 @@ def render(
     Args:
         takes: What to draw, one row group each.
         out: The video table.
-        prompts: The prompt table.
+        prompts: The folder of prompt tables.
         settings: All settings.
         samplers: Makes the sampler of a variant; called only for variants that miss chunks.
         label: For the progress bar.
     """
-    table = read_frame(prompts, "prompts")
-    jobs = [(take, cut(take.variant, requests_of(table, take.split, take.seeds), settings.sampling)) for take in takes]
+    jobs = [
+        (take, cut(take.variant, requests_of(prompts, take.split, take.seeds), settings.sampling)) for take in takes
+    ]
     fill(jobs, samplers, label=label)
     merge(jobs, out, settings.sampling)
 

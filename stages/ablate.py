@@ -16,7 +16,7 @@ def main(
     block: Annotated[str, typer.Option(help="the block to remove, as up_3_2")],
     out: Annotated[Path, typer.Option(help="the video table to write")],
     params: Path = Path("params.yaml"),
-    prompts: Path = Path("data/prompts.parquet"),
+    prompts: Path = Path("data/prompts"),
     teacher: Path = Path("data/teacher.json"),
 ) -> None:
     """Draw the clips of one single-block removal, resuming from the chunk store."""

@@ -17,7 +17,7 @@ def main(
     seeds: Annotated[str, typer.Option(help="a or b")],
     out: Annotated[Path, typer.Option(help="the video table to write")],
     params: Path = Path("params.yaml"),
-    prompts: Path = Path("data/prompts.parquet"),
+    prompts: Path = Path("data/prompts"),
     teacher: Path = Path("data/teacher.json"),
 ) -> None:
     """Draw the teacher's clips of a split, resuming from the chunk store."""

@@ -18,7 +18,7 @@ def main(
     name: Annotated[str, typer.Option("--set", help="a set of probe.sets")],
     out: Annotated[Path, typer.Option(help="the video table to write")],
     params: Path = Path("params.yaml"),
-    prompts: Path = Path("data/prompts.parquet"),
+    prompts: Path = Path("data/prompts"),
     teacher: Path = Path("data/teacher.json"),
     similarity: Path = Path("data/similarity.parquet"),
 ) -> None:

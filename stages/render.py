@@ -16,7 +16,7 @@ def main(
     student: Annotated[Path, typer.Option(help="the round's student folder")],
     out: Annotated[Path, typer.Option(help="the video table to write")],
     params: Path = Path("params.yaml"),
-    prompts: Path = Path("data/prompts.parquet"),
+    prompts: Path = Path("data/prompts"),
     teacher: Path = Path("data/teacher.json"),
 ) -> None:
     """Draw the select and report splits with seeds b.

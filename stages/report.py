@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from leanmotion import stage
 from leanmotion.report.page import write_report
+
+from leanmotion import stage
 from leanmotion.settings import load_settings
 
 

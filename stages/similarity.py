@@ -8,21 +8,21 @@ from leanmotion import stage
 from leanmotion.rendering import requests_of
 from leanmotion.settings import load_settings
 from leanmotion.similarity import SimilarityRecorder, ranges
-from leanmotion.tables import read_frame, write_table
+from leanmotion.tables import write_table
 from leanmotion.teacher import TeacherRecord
 from leanmotion.variants import Samplers
 
 
 def main(
     params: Path = Path("params.yaml"),
-    prompts: Path = Path("data/prompts.parquet"),
+    prompts: Path = Path("data/prompts"),
     teacher: Path = Path("data/teacher.json"),
     out: Path = Path("data/similarity.parquet"),
 ) -> None:
     """Average over tokens, frames and the first prompts of the rank split; keep every timestep."""
     settings = load_settings(params)
     samplers = Samplers(settings, TeacherRecord.read(teacher))
-    requests = requests_of(read_frame(prompts, "prompts"), "rank", "a")[: settings.similarity.prompts]
+    requests = requests_of(prompts, "rank", "a")[: settings.similarity.prompts]
     draw = samplers(samplers.teacher())
     size = settings.sampling.chunk
     with SimilarityRecorder(samplers.pipeline.unet) as recorder:
