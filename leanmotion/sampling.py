@@ -71,7 +71,8 @@ class Sampler:
         latents = self._denoise(padded)
         _require_finite(latents, requests, "latents")
         pictures = self._decode(latents)
-        return pictures[: len(requests)]
+        _require_finite(pictures, requests, "pictures")  # as bytes, NaN would be plain black
+        return (pictures * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).cpu().numpy()[: len(requests)]
 
     def _denoise(self, requests: Sequence[Request]) -> Float[Tensor, "clips channels frames height width"]:
         guided = self.settings.guidance > 1
@@ -94,14 +95,17 @@ class Sampler:
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
         return latents
 
-    def _decode(self, latents: Float[Tensor, "clips channels frames height width"]) -> np.ndarray:
+    def _decode(
+        self, latents: Float[Tensor, "clips channels frames height width"]
+    ) -> Float[Tensor, "clips frames 3 picture_height picture_width"]:
         vae: Any = self.pipeline.vae
         clips, channels, frames, height, width = latents.shape
         flat = latents.permute(0, 2, 1, 3, 4).reshape(clips * frames, channels, height, width)
         flat = flat / vae.config.scaling_factor
         pictures = torch.cat([vae.decode(part, return_dict=False)[0] for part in flat.split(_DECODE)])
-        pictures = ((pictures.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-        return pictures.reshape(clips, frames, *pictures.shape[1:]).permute(0, 1, 3, 4, 2).cpu().numpy()
+        # A clamp would hide infinity, not NaN: both are left to be refused.
+        pictures = torch.where(pictures.isfinite(), (pictures.float() / 2 + 0.5).clamp(0, 1), torch.nan)
+        return pictures.reshape(clips, frames, *pictures.shape[1:])
 
 
 def encode_prompts(pipeline: Any, prompts: Sequence[str]) -> Float[Tensor, "prompts tokens width"]:
