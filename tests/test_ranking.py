@@ -89,8 +89,8 @@ def test_a_naive_paired_bootstrap_is_biased_up():
         np.mean([frechet_distance(x[rows], y[rows]) for rows in resamples[:20]]) / frechet_distance(x, y)
         for y in list(others.values())[::5]
     ]
-    assert np.mean(ratios) > 1.02
-    assert np.mean(wide_ratios) > 1.1  # the more features for so many videos, the worse
+    assert np.mean(ratios) > 1.1
+    assert np.mean(wide_ratios) > 1.1
     names = np.array(list(full.values()))
     draws = recentre(names, subset_distances(reference, variants, complementary_halves(64, 60))["fvd"])
     assert np.mean(draws.mean(axis=0) / names) == pytest.approx(1, abs=0.05)
