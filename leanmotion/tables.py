@@ -130,6 +130,24 @@ def read_frame(path: str | Path, artefact: str) -> pd.DataFrame:
     return read_table(path, artefact).to_pandas()
 
 
+def artefact_of(path: str | Path) -> str:
+    """The artefact's name that a Parquet file says it holds.
+
+    Raises:
+        LeanmotionError: Missing, damaged, or not one of ours.
+    """
+    path = Path(path)
+    try:
+        name = _meta(pq.ParquetFile(path)).get("artefact", "")
+    except FileNotFoundError:
+        raise LeanmotionError(f"{path}: no such file: `dvc repro` makes it") from None
+    except Exception as error:  # on damaged bytes pyarrow raises many kinds
+        raise _corrupt(path, error) from error
+    if name not in SCHEMAS:
+        raise LeanmotionError(f"{path}: not an artefact of leanmotion")
+    return name
+
+
 def table_meta(table: pa.Table) -> dict[str, str]:
     """The strings written beside a table read by `read_table`."""
     return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
@@ -163,8 +181,10 @@ class _Digest:
 
     def update(self, table: pa.Table) -> None:
         for name, column in self._columns.items():
-            for chunk in table.column(name).chunks:
-                _hash_array(column, chunk)
+            # One array a row group: a list's lengths and values are hashed apart, so that chunks would show.
+            chunks = table.column(name).chunks
+            if chunks:
+                _hash_array(column, pa.concat_arrays(chunks))
 
     def hexdigest(self, meta: Mapping[str, str]) -> str:
         total = hashlib.sha256(str(self._schema).encode() + repr(sorted(meta.items())).encode())

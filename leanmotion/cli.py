@@ -1,0 +1,100 @@
+"""The `leanmotion` command: try an adapter, look at an artefact, check the settings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.stage import guarded
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+
+@app.command()
+@guarded
+def check(params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml")) -> None:
+    """Check settings, weight files and prompts, as the pipeline's first stage does."""
+    from leanmotion.features import open_extractor
+    from leanmotion.prompts import load_prompts
+    from leanmotion.settings import load_settings
+    from leanmotion.teacher import weight_files
+
+    settings = load_settings(params)
+    files = weight_files(settings.teacher)
+    prompts = load_prompts(settings.prompts.source)
+    extractor = open_extractor(settings)
+    clips, blocks = sum(settings.split_counts.values()), len(settings.teacher.blocks)
+    print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
+    print(f"teacher: {len(files)} files, {sum(f.stat().st_size for f in files.values()) / 1e6:.1f} MB")
+    print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
+    print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
+
+
+@app.command()
+@guarded
+def generate(
+    prompt: Annotated[str, typer.Option(help="what to draw")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="a .gif or .mp4 to write")],
+    adapter: Annotated[Path, typer.Option(help="a pruned adapter's folder")] = Path("data/export/pruned"),
+    base: Annotated[str, typer.Option(help="the base pipeline: folder, single file or hub id")] = "data/teacher/base",
+    frames: Annotated[int, typer.Option(min=1)] = 8,
+    height: Annotated[int, typer.Option(min=8)] = 64,
+    width: Annotated[int, typer.Option(min=8)] = 64,
+    steps: Annotated[int, typer.Option(min=1)] = 10,
+    guidance: Annotated[float, typer.Option(min=1)] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
+    scale: Annotated[int, typer.Option(min=1, help="MP4: enlarge so many times")] = 4,
+) -> None:
+    """Draw one clip with a pruned adapter."""
+    if out.suffix not in {".gif", ".mp4"}:
+        raise LeanmotionError(f"--out {out}: choose a name that ends in .gif or .mp4")
+    import numpy as np
+    import torch
+
+    from leanmotion.adapter import load_pruned_pipeline
+    from leanmotion.video import write_gif, write_mp4
+
+    pipeline = load_pruned_pipeline(adapter, base=base)
+    drawn = pipeline(
+        prompt, num_frames=frames, height=height, width=width, num_inference_steps=steps, guidance_scale=guidance,
+        generator=torch.Generator().manual_seed(seed), output_type="np",
+    )  # fmt: skip
+    clip = (np.asarray(drawn.frames[0]) * 255).round().astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
+    if out.suffix == ".gif":
+        write_gif(out, clip, fps)
+    else:
+        write_mp4(out, clip, fps, scale)
+    print(out)
+
+
+@app.command()
+@guarded
+def show(
+    artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/")],
+    rows: Annotated[int, typer.Option(min=1, help="rows to print")] = 30,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="of videos: a contact sheet to write, .png")] = None,
+) -> None:
+    """Print an artefact as a table; of a video table, write a contact sheet."""
+    from leanmotion.tables import artefact_of, read_table, table_meta
+
+    name = artefact_of(artefact)
+    if name == "videos" and out is not None:
+        _contact_sheet(artefact, out, rows)
+        return
+    table = read_table(artefact, name)
+    plain = [c for c, kind in zip(table.column_names, table.schema.types, strict=True) if str(kind) != "binary"]
+    print(table.select(plain).slice(0, rows).to_pandas().to_string(index=False))
+    print(f"{name}: {table.num_rows} rows", *(f"{k}={v}" for k, v in sorted(table_meta(table).items())), sep="\n  ")
+
+
+def _contact_sheet(artefact: Path, out: Path, rows: int) -> None:
+    from PIL import Image
+
+    from leanmotion.rendering import read_clips
+    from leanmotion.video import contact_sheet
+
+    clips = [clip for take in read_clips(artefact) for clip in take.frames][:rows]
+    Image.fromarray(contact_sheet(clips, columns=2, scale=1)).save(out)
+    print(out)
