@@ -8,6 +8,7 @@ not covered), so that a SHA-256 of the content stands in the metadata too; both 
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -169,7 +170,8 @@ def write_text(path: str | Path, text: str) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # said already
+            partial.unlink(missing_ok=True)
 
 
 class _Digest:
