@@ -61,7 +61,7 @@ def load_prompts(source: str) -> list[str]:
 
         return held_out_captions()
     try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise LeanmotionError(f"prompts.source: {source} is missing: name a text file, one prompt a line") from None
     except (UnicodeDecodeError, OSError) as error:
