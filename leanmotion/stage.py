@@ -96,13 +96,20 @@ def _die_with_dvc() -> None:
     watched = ancestors[: level + 1]
 
     def watch() -> None:
-        while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in watched):
+        while all(_runs(process) for process in watched):
             time.sleep(0.5)
         _thread.interrupt_main()
         time.sleep(5)
         os._exit(130)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # gone between the two questions
+        return False
 
 
 def _is_dvc(process: psutil.Process) -> bool:
