@@ -1,0 +1,92 @@
+"""Pictures <-> latents: a narrow AutoencoderKL of factor 8, and clips cached as latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from leanmotion.sprites.recipe import Recipe
+from leanmotion.sprites.renderer import render
+from leanmotion.sprites.training import train
+
+
+def new_autoencoder(recipe: Recipe) -> AutoencoderKL:
+    """An untrained autoencoder of factor 2 per level but the last."""
+    levels = len(recipe.vae_channels)
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=recipe.vae_channels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=recipe.vae_groups,
+        sample_size=recipe.size,
+        mid_block_add_attention=False,
+    )
+
+
+def rendered_clips(captions: list[str], per_caption: int, first_seed: int, recipe: Recipe) -> tuple[Tensor, list[str]]:
+    """`per_caption` clips of each caption: uint8 [n, frames, 3, size, size], and the caption of each."""
+    repeated = [caption for caption in captions for _ in range(per_caption)]
+    seeds = [first_seed + i for i in range(len(repeated))]
+    clips = torch.from_numpy(render(repeated, seeds, frames=recipe.frames, size=recipe.size))
+    return clips.permute(0, 1, 4, 2, 3).contiguous(), repeated
+
+
+def to_unit(frames: Tensor) -> Tensor:
+    """uint8 -> float in [-1, 1]."""
+    return frames.float() / 127.5 - 1
+
+
+def train_autoencoder(captions: list[str], recipe: Recipe, scratch: Path) -> AutoencoderKL:
+    """Train on single frames; the scaling factor that gives latents unit variance goes into the config."""
+    # Seeded here and restored: construction in diffusers takes no generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(recipe.seed)
+        model = new_autoencoder(recipe)
+    clips, _ = rendered_clips(captions, recipe.vae_clips_per_caption, 0, recipe)
+    pictures = clips.flatten(0, 1)
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        chosen = torch.randint(len(pictures), (recipe.vae_batch,), generator=generator)
+        x = to_unit(pictures[chosen])
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = model.encode(x).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            y = model.decode(posterior.mean + posterior.std * noise).sample.float()
+        # The ground is most of the picture and easy: what is drawn on it counts more.
+        weight = 1 + recipe.foreground_weight * (x.amax(1, keepdim=True) > -0.7)
+        error = y - x
+        kl = 0.5 * (posterior.mean.pow(2) + posterior.var - 1 - posterior.logvar).float().mean()
+        return (weight * (error.abs() + error.pow(2))).mean() + recipe.vae_kl * kl
+
+    groups = [{"params": list(model.parameters()), "lr": recipe.vae_rate}]
+    average = train("autoencoder", model, groups, loss, steps=recipe.vae_steps, recipe=recipe, scratch=scratch)
+    assert isinstance(average, AutoencoderKL)
+    latents = encode(average, clips[:: max(1, len(clips) // 512)], scale=1.0)
+    average.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    return average
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, clips: Tensor, scale: float | None = None) -> Tensor:
+    """uint8 [n, f, 3, h, w] -> posterior means times the scaling factor, float32 [n, f, 4, h/8, w/8]."""
+    factor = vae.config["scaling_factor"] if scale is None else scale
+    parts: list[Tensor] = []
+    for part in clips.flatten(0, 1).split(256):
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(vae.encode(to_unit(part)).latent_dist.mean.float())
+    return (torch.cat(parts) * factor).unflatten(0, clips.shape[:2])
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Scaled latents [n, f, 4, h/8, w/8] -> float32 [n, f, 3, h, w] in [-1, 1]."""
+    parts: list[Tensor] = []
+    for part in (latents.flatten(0, 1) / vae.config["scaling_factor"]).split(128):
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(vae.decode(part).sample.float().clamp(-1, 1))
+    return torch.cat(parts).unflatten(0, latents.shape[:2])

@@ -1,0 +1,80 @@
+"""The whole teacher: from nothing to a base pipeline folder and a motion adapter folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, UNetMotionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from leanmotion.sprites.autoencoder import encode, rendered_clips, train_autoencoder
+from leanmotion.sprites.images import CaptionedUNet, new_scheduler, new_unet, train_images
+from leanmotion.sprites.motion import train_motion
+from leanmotion.sprites.recipe import Recipe
+from leanmotion.sprites.vocabulary import new_text_encoder, new_tokenizer
+from leanmotion.sprites.world import all_captions, training_captions
+
+
+def save_base(
+    folder: Path,
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    recipe: Recipe,
+) -> None:
+    """Write a Stable Diffusion pipeline folder, float32 safetensors."""
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=new_scheduler(recipe),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    # The form in which older transformers hold CLIP's tokenizer, next to tokenizer.json.
+    tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
+
+
+def save_adapter(folder: Path, unet: UNetMotionModel) -> None:
+    """Write the motion modules as a `MotionAdapter` folder."""
+    unet.save_motion_modules(str(folder))
+
+
+def train_teacher(base: Path, adapter: Path, recipe: Recipe, scratch: Path) -> None:
+    """Train autoencoder, images and motion in AnimateDiff's order, and write both folders.
+
+    Every part goes on from its checkpoint in `scratch`; the held-out captions are never rendered.
+    """
+    captions = training_captions()
+    vae = train_autoencoder(captions, recipe, scratch)
+    latents, repeated = cached_latents(vae, captions, recipe, scratch)
+    tokenizer = new_tokenizer(all_captions(), recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(recipe.seed + 1)
+        networks = CaptionedUNet(new_text_encoder(tokenizer, recipe), new_unet(recipe))
+    networks = train_images(latents, repeated, tokenizer, networks, recipe, scratch)
+    save_base(base, vae, networks.text_encoder, tokenizer, networks.unet, recipe)
+    unet = train_motion(latents, repeated, tokenizer, networks.text_encoder, networks.unet, recipe, scratch)
+    save_adapter(adapter, unet)
+
+
+def cached_latents(
+    vae: AutoencoderKL, captions: list[str], recipe: Recipe, scratch: Path
+) -> tuple[torch.Tensor, list[str]]:
+    """Scaled latents float32 [clips, frames, 4, h, w] of the training clips, and the caption of each."""
+    path = scratch / "latents.pt"
+    repeated = [caption for caption in captions for _ in range(recipe.clips_per_caption)]
+    if path.exists():
+        return torch.load(path, weights_only=True), repeated
+    parts = []
+    for i, caption in enumerate(captions):
+        first_seed = 1_000_000 + i * recipe.clips_per_caption
+        clips, _ = rendered_clips([caption], recipe.clips_per_caption, first_seed, recipe)
+        parts.append(encode(vae, clips))
+    latents = torch.cat(parts)
+    torch.save(latents, path)
+    return latents, repeated

@@ -1,0 +1,89 @@
+"""One resumable training loop: every step draws from its own generator, so a resumed run sees the same batches."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from leanmotion.sprites.recipe import Recipe
+
+Loss = Callable[[int, torch.Generator], Tensor]
+"""(step, generator of this step) -> scalar loss."""
+
+
+def train(
+    name: str,
+    model: nn.Module,
+    groups: Sequence[dict[str, Any]],
+    loss: Loss,
+    *,
+    steps: int,
+    recipe: Recipe,
+    scratch: Path,
+) -> nn.Module:
+    """Train the parameters in `groups` with AdamW on a warmed-up cosine; return the averaged weights' model.
+
+    Args:
+        name: the run's name: checkpoints lie at `scratch/<name>.pt`, and a finished run is not repeated.
+        model: holds all parameters of `groups`; it is trained in place.
+        groups: AdamW parameter groups, each with its peak `lr`.
+        loss: called once a step.
+        steps: number of optimiser steps.
+        recipe: averaging, warm-up, seed and how often to save.
+        scratch: an ignored folder.
+
+    Returns:
+        A copy of `model` that holds the exponential moving average of its weights, in evaluation mode.
+    """
+    parameters = [p for group in groups for p in group["params"]]
+    peaks = [float(group["lr"]) for group in groups]
+    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=True)
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    path = scratch / f"{name}.pt"
+    start = 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        start = saved["step"]
+
+    def save(step: int) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        state = {"model": model.state_dict(), "average": average.state_dict(), "step": step}
+        torch.save({**state, "optimiser": optimiser.state_dict()}, part)
+        part.replace(path)
+
+    model.train()
+    last_save, shown = time.monotonic(), math.nan
+    bar = tqdm(range(start, steps), desc=name, initial=start, total=steps, mininterval=5)
+    for step in bar:
+        scale = min(1.0, (step + 1) / recipe.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * max(scale, 0.01)
+        value = loss(step, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+        optimiser.zero_grad()
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        decay = min(recipe.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            ours, theirs = list(average.parameters()), list(model.parameters())
+            torch._foreach_lerp_(ours, theirs, 1 - decay)
+        shown = value.item() if math.isnan(shown) else 0.98 * shown + 0.02 * value.item()
+        bar.set_postfix(loss=f"{shown:.4f}", refresh=False)
+        if time.monotonic() - last_save > recipe.checkpoint_seconds:
+            save(step + 1)
+            last_save = time.monotonic()
+    if start < steps:
+        save(steps)
+    return average
