@@ -1,0 +1,96 @@
+"""All sections onto one page, and the CSV files beside it."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.report import granularity, headline, losses, provenance, ranking, rounds, similarity, unet_map
+from leanmotion.report.artefacts import BASE, Artefacts, Frame, read_artefacts
+from leanmotion.report.media import read_media
+from leanmotion.settings import Settings
+from leanmotion.tables import write_text
+
+LIMIT = 15_000_000
+
+
+def write_report(settings: Settings, *, data: Path, metrics: Path, out: Path, plots: Path) -> int:
+    """Write the page and the CSV files; the same inputs give the same bytes.
+
+    Args:
+        settings: All settings.
+        data: The folder of the Parquet artefacts.
+        metrics: The folder of the JSON metrics.
+        out: The page.
+        plots: The folder of the CSV files; others in it are dropped.
+
+    Returns:
+        The page's size in bytes.
+
+    Raises:
+        LeanmotionError: An artefact is missing or damaged, or the page is larger than 15 MB.
+    """
+    found = read_artefacts(settings, data, metrics)
+    page = render_page(found)
+    size = len(page.encode())
+    if size > LIMIT:
+        raise LeanmotionError(f"report.clips: the page would have {size / 1e6:.0f} MB, over 15: show fewer clips")
+    tables = plot_tables(found)
+    for name, table in tables.items():
+        write_text(plots / name, _csv(table))
+    for stale in {path for path in plots.glob("*.csv") if path.name not in tables}:
+        stale.unlink()
+    write_text(out, page)
+    return size
+
+
+def render_page(found: Artefacts) -> str:
+    """The page's HTML."""
+    # Prompts, titles and paths come from outside: everything is escaped unless built as Markup here.
+    environment = Environment(
+        loader=PackageLoader("leanmotion.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    media = read_media(found)
+    context: dict[str, Any] = {
+        "title": found.settings.report.title,
+        "sentence": headline.sentence(found),
+        "labels": headline.labels(found),
+        "reading": headline.reading(found),
+        "facts": headline.facts(found),
+        "media": media,
+        "rounds": [{"name": n, "removed": found.removed[n]} for n in found.rounds],
+        "picked": found.rounds[-1] if found.chosen == BASE else found.chosen,
+        "chosen": found.chosen,
+        "map": unet_map.unet_map(found),
+        "ranking": ranking.ranking_figure(found),
+        "ranking_table": ranking.ranking_table(found),
+        "ranking_reading": ranking.reading(found),
+        "ranges": similarity.ranges_figure(found),
+        "heat_maps": similarity.heat_maps(found),
+        "probes": granularity.probes_figure(found),
+        "verdict": granularity.verdict(found),
+        "round_figures": rounds.rounds_figures(found),
+        "losses": losses.losses_figure(found),
+        "provenance": provenance.provenance(found),
+        "settings": provenance.settings_text(found),
+        "store": {"clips": media.clips, "rounds": {n: found.removed[n] for n in found.rounds}},
+    }
+    return environment.get_template("page.html.j2").render(context)
+
+
+def plot_tables(found: Artefacts) -> dict[str, Frame]:
+    """The CSV files by name, for `dvc plots` and for anyone who wants the numbers behind a chart."""
+    return {
+        "ranking.csv": ranking.ranking_csv(found),
+        "rounds.csv": rounds.rounds_csv(found),
+        "losses.csv": losses.losses_csv(found),
+        "similarity.csv": similarity.similarity_csv(found),
+        "similarity_units.csv": similarity.similarity_units_csv(found),
+        "probes.csv": granularity.probes_csv(found),
+    }
+
+
+def _csv(table: Frame) -> str:
+    return table.to_csv(index=False, lineterminator="\n", float_format="%.9g")

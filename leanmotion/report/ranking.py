@@ -1,0 +1,161 @@
+"""The ranking with its intervals, beside what each block costs: latency, MACs, parameters."""
+
+from itertools import pairwise
+
+from leanmotion.report.artefacts import Artefacts, Frame
+from leanmotion.report.elements import Cell, Figure, Table
+from leanmotion.report.numbers import amount, data, listed, milliseconds, missing, percent, short, within
+from leanmotion.report.svg import Axis, Chart, legend
+
+
+def ranking_figure(found: Artefacts) -> Figure:
+    """Three charts that share their rows: importance, time saved, MACs."""
+    rows, names = found.ranking, found.ranking["block"].tolist()
+    null = found.null.get("null_fvd")
+    gone = set(found.removed[found.chosen])
+    fvd = Chart(
+        "FVD when a block is removed, by block",
+        Axis.over("FVD to the original, same seeds", [*rows["fvd_low"], *rows["fvd_high"], *rows["fvd"]], zero=True),
+        rows=names,
+    )
+    for i, row in enumerate(rows.to_dict("records")):
+        style = "dim" if row["block"] in gone else "one"
+        fvd.span(row["fvd_low"], row["fvd_high"], i, style)
+        tip = f"{row['block']}: {short(row['fvd'])} [{short(row['fvd_low'])}, {short(row['fvd_high'])}]"
+        fvd.mark(row["fvd"], i, style, "square" if row["block"] in gone else "circle", tip)
+    if null is not None and null <= fvd.x.high:
+        fvd.across(null, "null", f"null: the original under other seeds, {short(null)}")
+    saved = found.profile.loc[names]
+    time = Chart(
+        "Measured time that removing a block saves, by block",
+        Axis.over(
+            "ms saved of a UNet call", [0, *(saved["saving_low"] * 1e3), *(saved["saving_high"] * 1e3)], zero=True
+        ),
+        rows=names,
+    )
+    for i, row in enumerate(saved.to_dict("records")):
+        time.bar(row["saving"] * 1e3, i, "two")
+        time.span(row["saving_low"] * 1e3, row["saving_high"] * 1e3, i, "ink")
+    cost = Chart(
+        "MACs that removing a block saves, by block",
+        Axis.over("MACs of a UNet call", rows["macs"], zero=True, write=amount),
+        rows=names,
+    )
+    for i, macs in enumerate(rows["macs"]):
+        cost.bar(macs, i, "three")
+    return Figure(
+        "Least important first",
+        [fvd.svg(), time.svg(), cost.svg()],
+        legend(
+            [
+                ("dim", "square", f"deleted in {found.chosen}"),
+                ("one", "circle", "kept"),
+                ("null", "rule", f"null, another seed of the original: {short(null)}"),
+                ("two", "bar", "time saved, with its quartiles"),
+                ("three", "bar", "MACs saved"),
+            ]
+        ),
+        note=_null_note(null, fvd.x.high),
+        csv="ranking.csv",
+    )
+
+
+def _null_note(null: float | None, high: float) -> str:
+    if null is None or null <= high:
+        return ""
+    return f"The null lies outside the chart, at {short(null)}: no single removal changes as much as another seed does."
+
+
+def ranking_table(found: Artefacts) -> Table:
+    """One row a block with everything known of it."""
+    rows = []
+    for row in found.ranking.to_dict("records"):
+        saved = found.profile.loc[row["block"]]
+        rank = "" if missing(row["rank_low"]) else f"{int(row['rank_low']) + 1} to {int(row['rank_high']) + 1}"
+        rows.append(
+            [
+                str(row["block"]),
+                within(row["fvd"], row["fvd_low"], row["fvd_high"]),
+                rank,
+                "tied" if row["tied"] else "",
+                within(float(saved["saving"]), float(saved["saving_low"]), float(saved["saving_high"]), milliseconds),
+                data(float(saved["saving_fraction"]), percent(saved["saving_fraction"])),
+                data(row["macs"], amount(row["macs"])),
+                data(row["parameters"], amount(row["parameters"])),
+                data(row["kvd"]),
+                data(row["paired"]),
+                data(row["motion"]),
+                data(row["similarity"]),
+            ]
+        )
+    head = [
+        "Block", "FVD", "Rank, interval", "Tie", "Time saved", "of the call", "MACs", "Parameters", "KVD", "Paired",
+        "Motion", "Cosine",
+    ]  # fmt: skip
+    return Table(f"The {len(rows)} motion blocks, least important first", head, rows)
+
+
+def reading(found: Artefacts) -> list[Cell]:
+    """Computed sentences: ties, the costly blocks, how settled the order is."""
+    out: list[Cell] = [_ties(found), _costly(found), _agreement(found)]
+    tau, settle = found.null.get("split_half_tau"), found.null.get("videos_to_settle")
+    if tau is not None:
+        words = f"Two halves of the videos rank the blocks alike with a Kendall tau of {short(tau)}"
+        out.append(words + (f"; about {short(settle)} videos would settle the order." if settle is not None else "."))
+    if found.meta.get("criterion", "fvd") == "fvd_per_latency":
+        out.append("This order uses measured time: another run of it can differ.")
+    return [words for words in out if words]
+
+
+def tied_groups(found: Artefacts) -> list[list[str]]:
+    """Runs of neighbours in the order of which none is told from the next at the ranking's level."""
+    chance = {(p.block, p.other): p.probability for p in found.pairs.itertuples()}
+    level = 0.5 + float(found.meta.get("interval", found.settings.ranking.interval)) / 2
+    names = found.ranking["block"].tolist()
+    runs = [names[:1]]
+    for one, other in pairwise(names):
+        if chance.get((one, other), 1.0) < level:
+            runs[-1].append(other)
+        else:
+            runs.append([other])
+    return [run for run in runs if len(run) > 1]
+
+
+def _ties(found: Artefacts) -> str:
+    groups = tied_groups(found)
+    if not groups:
+        return "No two neighbours in this order are tied."
+    said = "; ".join(listed(group) for group in groups)
+    return f"Neighbours that these videos cannot tell apart, run by run: {said}."
+
+
+def _costly(found: Artefacts) -> str:
+    count = max(1, round(len(found.blocks) / 3))
+    saved = found.profile.loc[found.blocks].sort_values("saving", ascending=False, kind="stable")
+    costly = saved["variant"].head(count).tolist()
+    least = set(found.ranking["block"].head(count))
+    both = [block for block in costly if block in least]
+    share = float(saved["saving"].head(count).sum()) / max(float(saved["saving"].sum()), 1e-12)
+    words = f"The {count} blocks that cost most time, {share:.0%} of what all single removals save: {listed(costly)}."
+    if not both:
+        return f"{words} None of them is among the {count} least important."
+    return f"{words} Of them, {len(both)} of {count} are among the {count} least important: {listed(both)}."
+
+
+def _agreement(found: Artefacts) -> str:
+    rows = found.correlations[
+        (found.correlations["first"] == "fvd") & found.correlations["second"].isin(["paired", "motion", "similarity"])
+    ]
+    said = [
+        f"{r.second} {short(r.kendall)} [{short(r.kendall_low)}, {short(r.kendall_high)}]" for r in rows.itertuples()
+    ]
+    return f"Kendall tau of this measure's order with others: {listed(said)}." if said else ""
+
+
+def ranking_csv(found: Artefacts) -> Frame:
+    """Plain columns for `dvc plots`. No measured time: this file is in git, and reruns give it the same bytes."""
+    columns = [
+        "block", "position", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "motion", "tied", "macs", "parameters",
+        "similarity",
+    ]  # fmt: skip
+    return found.ranking[columns]

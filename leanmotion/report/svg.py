@@ -1,0 +1,224 @@
+"""Small SVG charts by hand: a few shapes, classes for colours (so that dark mode works), and the same bytes each time.
+
+Each chart is narrow (about a phone's width), so that its text stays readable; the page lays several side by side.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+from leanmotion.report.numbers import short
+
+WIDTH = 380
+Point = tuple[float, float]
+
+
+@dataclass
+class Axis:
+    """A numeric axis from `low` to `high`, its title and how its ticks are written."""
+
+    title: str
+    low: float
+    high: float
+    log: bool = False
+    write: Callable[[float], str] = short
+
+    @classmethod
+    def over(
+        cls,
+        title: str,
+        values: Iterable[float | None],
+        *,
+        zero: bool = False,
+        log: bool = False,
+        write: Callable[[float], str] = short,
+    ) -> "Axis":
+        """An axis that holds all values with a little room; `zero`: from zero where nothing is below it."""
+        known = [float(v) for v in values if v is not None and math.isfinite(v) and not (log and v <= 0)]
+        low, high = (min(known), max(known)) if known else (0.1 if log else 0.0, 1.0)
+        if log:
+            return cls(title, low / 1.1, high * 1.1, True, write)
+        low = -0.0 if abs(low) < 1e-9 else low
+        if zero and low >= 0:
+            return cls(title, 0.0, high * 1.06 if high > 1e-9 else 1.0, False, write)
+        room = 0.06 * (high - low) if high - low > 1e-9 else max(abs(high) * 0.1, 0.5)
+        return cls(title, low - room, high + room, False, write)
+
+    def place(self, value: float) -> float:
+        """0 at the low end, 1 at the high one."""
+        if self.log:
+            span = math.log(self.high / self.low)
+            return math.log(max(value, self.low) / self.low) / span
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self, most: int = 5) -> list[float]:
+        """Round values inside, at most about `most`."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            for steps in ((1, 2, 5), (1, 3), (1,)):
+                found = [s * 10.0**p for p in powers for s in steps if self.low <= s * 10.0**p <= self.high]
+                if len(found) <= most + 1:
+                    break
+            return found[:: max(1, len(found) // most)] or [self.low * 1.1]
+        rough = (self.high - self.low) / most
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
+        first = math.ceil(self.low / step - 1e-9)
+        return [i * step for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+@dataclass
+class Chart:
+    """A plane with two axes to draw in. `y` is numeric, or a list of rows where `rows` is given."""
+
+    title: str
+    x: Axis
+    y: Axis | None = None
+    rows: Sequence[str] = ()
+    height: int = 250
+    left: int = 54
+    row_height: int = 18
+    parts: list[Markup] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.y is None:
+            self.left = 30 + round(6.4 * max((len(row) for row in self.rows), default=4))
+            self.height = 46 + self.row_height * len(self.rows)
+
+    @property
+    def _plane(self) -> tuple[float, float, float, float]:
+        return self.left, 8.0, WIDTH - self.left - 12.0, self.height - 46.0
+
+    def px(self, value: float) -> float:
+        """Horizontal place of an x value."""
+        left, _, width, _ = self._plane
+        return left + width * min(max(self.x.place(value), -0.02), 1.02)
+
+    def py(self, value: float) -> float:
+        """Vertical place of a y value, or the middle of row number `value`."""
+        _, top, _, height = self._plane
+        if self.y is None:
+            return top + self.row_height * (value + 0.5)
+        return top + height * (1 - min(max(self.y.place(value), -0.02), 1.02))
+
+    def line(self, points: Sequence[Point], style: str, mark: str = "") -> None:
+        """Straight pieces through the points; `mark`: `circle` or `square` on each."""
+        path = " ".join(f"{self.px(x):.1f},{self.py(y):.1f}" for x, y in points)
+        self.parts.append(Markup('<polyline class="line {}" points="{}"/>').format(style, path))
+        for x, y in points if mark else ():
+            self.mark(x, y, style, mark)
+
+    def mark(self, x: float, y: float, style: str, shape: str = "circle", label: str = "") -> None:
+        """A marker; `label` shows where a pointer rests on it."""
+        at, to = self.px(x), self.py(y)
+        tip = Markup("<title>{}</title>").format(label) if label else Markup("")
+        if shape == "square":
+            body = Markup('<rect class="mark {}" x="{:.1f}" y="{:.1f}" width="7" height="7">{}</rect>')
+            self.parts.append(body.format(style, at - 3.5, to - 3.5, tip))
+        elif shape == "triangle":
+            path = f"M{at:.1f} {to - 5:.1f}l4.6 8.2h-9.2z"
+            self.parts.append(Markup('<path class="mark {}" d="{}">{}</path>').format(style, path, tip))
+        else:
+            body = Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="3.8">{}</circle>')
+            self.parts.append(body.format(style, at, to, tip))
+
+    def band(self, points: Sequence[tuple[float, float, float]], style: str) -> None:
+        """The area between low and high along x."""
+        there = [f"{self.px(x):.1f},{self.py(high):.1f}" for x, _, high in points]
+        back = [f"{self.px(x):.1f},{self.py(low):.1f}" for x, low, _ in reversed(points)]
+        self.parts.append(Markup('<polygon class="band {}" points="{}"/>').format(style, " ".join(there + back)))
+
+    def span(self, low: float, high: float, row: float, style: str) -> None:
+        """An interval along x in a row (or at height `row`)."""
+        y = self.py(row)
+        body = Markup('<line class="span {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
+        self.parts.append(body.format(style, self.px(low), self.px(high), y, y))
+
+    def bar(self, value: float, row: int, style: str) -> None:
+        """A bar from zero in a row."""
+        zero, end = self.px(max(0.0, self.x.low)), self.px(value)
+        body = Markup('<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
+        high = self.row_height * 0.62
+        self.parts.append(body.format(style, min(zero, end), self.py(row) - high / 2, abs(end - zero), high))
+
+    def across(self, value: float, style: str, label: str) -> None:
+        """A labelled line at an x value (charts of rows) or at a y value."""
+        left, top, width, height = self._plane
+        if self.y is None:
+            x = self.px(value)
+            ends = (x, x, top, top + height)
+        else:
+            y = self.py(value)
+            ends = (left, left + width, y, y)
+        body = Markup('<line class="rule {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"><title>{}</title></line>')
+        self.parts.append(body.format(style, *ends, label))
+
+    def svg(self) -> Markup:
+        """The whole chart as an `<svg>` that says its title to screen readers."""
+        left, top, width, height = self._plane
+        bottom = top + height
+        out = [Markup('<path class="axis" d="M{:.1f} {:.1f}V{:.1f}H{:.1f}"/>').format(left, top, bottom, left + width)]
+        for tick in self.x.ticks():
+            x = self.px(tick)
+            out.append(
+                Markup('<path class="grid" d="M{:.1f} {:.1f}V{:.1f}"/>').format(x, top, bottom)
+                + text(x, bottom + 14, self.x.write(tick), "middle")
+            )
+        if self.y is None:
+            out += [text(left - 6, self.py(i) + 4, row, "end") for i, row in enumerate(self.rows)]
+        else:
+            for tick in self.y.ticks():
+                y = self.py(tick)
+                out.append(
+                    Markup('<path class="grid" d="M{:.1f} {:.1f}H{:.1f}"/>').format(left, y, left + width)
+                    + text(left - 6, y + 4, self.y.write(tick), "end")
+                )
+            turn = Markup(
+                '<text class="title" text-anchor="middle" transform="translate(12 {:.1f}) rotate(-90)">{}</text>'
+            )
+            out.append(turn.format(top + height / 2, self.y.title))
+        out.append(text(left + width / 2, self.height - 6, self.x.title, "middle", "title"))
+        return frame(self.title, WIDTH, self.height, [*out, *self.parts])
+
+
+def text(x: float, y: float, words: str, anchor: str = "start", style: str = "") -> Markup:
+    """A `<text>`."""
+    body = Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
+    return body.format(style, x, y, anchor, words)
+
+
+def frame(title: str, width: float, height: float, parts: Iterable[Markup], style: str = "") -> Markup:
+    """An `<svg>` with a name for screen readers."""
+    body = Markup('<svg class="chart {}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>')
+    return body.format(style, width, height, title, Markup("").join(parts))
+
+
+def heat(share: float) -> tuple[str, str]:
+    """Fill and text colour for a share of 0 (pale) to 1 (dark); readable on light and dark pages alike."""
+    stops = [(247, 244, 228), (250, 213, 139), (244, 143, 84), (203, 61, 76), (104, 20, 82)]
+    at = min(max(share, 0.0), 1.0) * (len(stops) - 1)
+    low = min(int(at), len(stops) - 2)
+    red, green, blue = (round(a + (b - a) * (at - low)) for a, b in zip(stops[low], stops[low + 1], strict=True))
+    light = 0.299 * red + 0.587 * green + 0.114 * blue > 140
+    return f"#{red:02x}{green:02x}{blue:02x}", "#1b1b1f" if light else "#ffffff"
+
+
+def legend(entries: Sequence[tuple[str, str, str]]) -> Markup:
+    """A legend of (style, shape, words); shapes: circle, square, triangle, line, band, rule, bar."""
+    out = []
+    for style, shape, words in entries:
+        if shape in {"line", "rule"}:
+            body = Markup('<line class="{} {}" x1="0" x2="22" y1="6" y2="6"/>').format(shape, style)
+        elif shape in {"band", "bar"}:
+            body = Markup('<rect class="{} {}" x="1" y="1" width="20" height="10"/>').format(shape, style)
+        elif shape == "triangle":
+            body = Markup('<path class="mark {}" d="M11 1l5 9h-10z"/>').format(style)
+        elif shape == "square":
+            body = Markup('<rect class="mark {}" x="7" y="2" width="8" height="8"/>').format(style)
+        else:
+            body = Markup('<circle class="mark {}" cx="11" cy="6" r="4"/>').format(style)
+        swatch = Markup('<svg class="swatch" viewBox="0 0 22 12" aria-hidden="true">{}</svg>').format(body)
+        out.append(Markup("<span>{}{}</span>").format(swatch, escape(words)))
+    return Markup('<p class="legend">{}</p>').format(Markup(" ").join(out))
