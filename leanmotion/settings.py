@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 
@@ -15,6 +15,12 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 BlockId = Annotated[str, Field(pattern=r"^(down_\d+|mid|up_\d+)_\d+$")]
 RoundId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"lists {', '.join(map(str, twice))} twice: name each once")
+    return values
 
 
 class _Model(BaseModel):
@@ -31,14 +37,7 @@ class Teacher(_Model):
     dep: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    blocks: Annotated[list[BlockId], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _no_block_twice(self) -> "Teacher":
-        twice = sorted({block for block in self.blocks if self.blocks.count(block) > 1})
-        if twice:
-            raise ValueError(f"lists {', '.join(twice)} twice: name each block once")
-        return self
+    blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class Prompts(_Model):
@@ -85,7 +84,7 @@ class ProbeSet(_Model):
     """Sets of units of one granularity to remove: the most similar, random ones, and single ones."""
 
     granularity: Granularity
-    counts: list[Count]
+    counts: Annotated[list[Count], AfterValidator(_each_once)]
     random: Annotated[int, Field(ge=0)] = 1
     single: Annotated[int, Field(ge=0)] = 0
 
@@ -225,9 +224,7 @@ class Settings(_Model):
                 f"similarity.prompts is {self.similarity.prompts}: the rank split holds {self.prompts.rank}"
             )
         for name, probe in self.probe.sets.items():
-            if self.probe.sets[name].granularity == "temporal_transformer" and any(
-                count > len(self.teacher.blocks) for count in probe.counts
-            ):
+            if probe.granularity == "temporal_transformer" and max(probe.counts, default=0) > len(self.teacher.blocks):
                 raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
         return self
 
@@ -245,10 +242,10 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise LeanmotionError(f"{path}: no such file: run from the project's folder, or copy a preset") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise LeanmotionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(raw, dict):
         raise LeanmotionError(f"{path}: holds no settings: copy a preset")
@@ -258,10 +255,20 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
         raise LeanmotionError(f"{path}: {_first(error)}") from error
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is refused, as DVC does: a round would vanish without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is given twice, line {node.start_mark.line + 1} and on")
+        return super().construct_mapping(node, deep)
+
+
 def _first(error: ValidationError) -> str:
     """The first problem, as `setting: what is wrong`; unknown keys with the nearest known one."""
     problem = error.errors()[0]
-    place = [str(part) for part in problem["loc"] if str(part) not in {"literal['motion']", "list[str]"}]
+    place = [str(part) for part in problem["loc"] if str(part) not in {"literal['motion']", "list[str]", "[key]"}]
     name = ".".join(place) or "settings"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(place[:-1])
@@ -271,7 +278,8 @@ def _first(error: ValidationError) -> str:
     if problem["type"] == "value_error":
         text = str(problem["msg"]).removeprefix("Value error, ")
         return text if not place else f"{name} {text}"
-    return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    hint = ": YAML reads 1.0e-3 as one" if problem["type"] == "float_type" and "e" in str(problem["input"]) else ""
+    return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"
 
 
 def _known_keys(place: list[str]) -> list[str]:
