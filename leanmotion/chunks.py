@@ -125,12 +125,17 @@ def _address(variant: Variant, requests: Sequence[Request], sampling: Sampling) 
 @cache
 def _engine() -> dict[str, str]:
     """Versions and code of what turns a request into frames, so that a changed sampler finds no stale chunk."""
+    return {"code": code_digest(*_DECIDES), **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+
+
+def code_digest(*modules: str) -> str:
+    """SHA-256 of what modules of this package compute: of their code without comments, docstrings and layout."""
     code = hashlib.sha256()
-    for name in _DECIDES:
+    for name in modules:
         spec = find_spec(f"leanmotion.{name}")
         assert spec is not None and spec.origin is not None
         code.update(_code(Path(spec.origin).read_text(encoding="utf-8")).encode())
-    return {"code": code.hexdigest(), **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+    return code.hexdigest()
 
 
 def _code(source: str) -> str:

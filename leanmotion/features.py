@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leanmotion.chunks import scratch_folder
+from leanmotion.chunks import code_digest, scratch_folder
 from leanmotion.errors import LeanmotionError
 from leanmotion.extractors import Extractor, load_extractor, motion_descriptor
 from leanmotion.rendering import Clips, read_clips
@@ -138,4 +138,5 @@ def _meta(extractor: Extractor) -> dict[str, str]:
 
 def _key(videos: Path, extractor: Extractor) -> str:
     content = table_meta(read_table(videos, "videos"))["digest"]
-    return hashlib.sha256(json.dumps([content, _meta(extractor)], sort_keys=True).encode()).hexdigest()
+    code = code_digest("extractors", "features", "sprites.reader", "video")
+    return hashlib.sha256(json.dumps([content, _meta(extractor), code], sort_keys=True).encode()).hexdigest()
