@@ -24,8 +24,8 @@ def rows(count: int, seed: int = 0) -> list[dict]:
     generator = random.Random(seed)
     return [
         {"variant": "full", "split": "rank", "seeds": "a", "index": i, "prompt": f"a {'red' if i % 2 else 'blue'} dog",
-         "seed": generator.randrange(2**32), "removed": ["mid_0", "up_3_2"][: i % 3], "frames": 4, "height": 8, "width": 8,
-         "video": generator.randbytes(200)}
+         "seed": generator.randrange(2**32), "removed": ["mid_0", "up_3_2"][: i % 3], "frames": 4, "height": 8,
+         "width": 8, "video": generator.randbytes(200)}
         for i in range(count)
     ]  # fmt: skip
 
