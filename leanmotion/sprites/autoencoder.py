@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -16,10 +17,14 @@ from leanmotion.sprites.training import train
 def new_autoencoder(recipe: Recipe) -> AutoencoderKL:
     """An untrained autoencoder of factor 2 per level but the last."""
     levels = len(recipe.vae_channels)
+    # diffusers annotates these tuples as of length one.
+    channels: Any = recipe.vae_channels
+    down: Any = ("DownEncoderBlock2D",) * levels
+    up: Any = ("UpDecoderBlock2D",) * levels
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=recipe.vae_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=channels,
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=recipe.vae_groups,
@@ -54,9 +59,10 @@ def train_autoencoder(captions: list[str], recipe: Recipe, scratch: Path) -> Aut
         chosen = torch.randint(len(pictures), (recipe.vae_batch,), generator=generator)
         x = to_unit(pictures[chosen])
         with torch.autocast("cpu", torch.bfloat16):
-            posterior = model.encode(x).latent_dist
+            posterior = model.encode(x, return_dict=False)[0]
             noise = torch.randn(posterior.mean.shape, generator=generator)
-            y = model.decode(posterior.mean + posterior.std * noise).sample.float()
+            z: Any = posterior.mean + posterior.std * noise
+            y = model.decode(z, return_dict=False)[0].float()
         # The ground is most of the picture and easy: what is drawn on it counts more.
         weight = 1 + recipe.foreground_weight * (x.amax(1, keepdim=True) > -0.7)
         error = y - x
@@ -78,7 +84,7 @@ def encode(vae: AutoencoderKL, clips: Tensor, scale: float | None = None) -> Ten
     parts: list[Tensor] = []
     for part in clips.flatten(0, 1).split(256):
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(vae.encode(to_unit(part)).latent_dist.mean.float())
+            parts.append(vae.encode(to_unit(part), return_dict=False)[0].mean.float())
     return (torch.cat(parts) * factor).unflatten(0, clips.shape[:2])
 
 
@@ -88,5 +94,5 @@ def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     parts: list[Tensor] = []
     for part in (latents.flatten(0, 1) / vae.config["scaling_factor"]).split(128):
         with torch.autocast("cpu", torch.bfloat16):
-            parts.append(vae.decode(part).sample.float().clamp(-1, 1))
+            parts.append(vae.decode(part, return_dict=False)[0].float().clamp(-1, 1))
     return torch.cat(parts).unflatten(0, latents.shape[:2])

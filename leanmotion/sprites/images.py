@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -115,7 +116,8 @@ def train_images(
         predicted = model.unet(noisy.contiguous(memory_format=torch.channels_last), times, hidden, return_dict=False)[0]
         return F.mse_loss(predicted, target)
 
-    model.unet.to(memory_format=torch.channels_last)
+    unet: Any = model.unet  # its annotation of `to` lacks memory formats
+    unet.to(memory_format=torch.channels_last)
     groups = [{"params": list(model.parameters()), "lr": recipe.image_rate}]
     average = train("images", model, groups, loss, steps=recipe.image_steps, recipe=recipe, scratch=scratch)
     assert isinstance(average, CaptionedUNet)

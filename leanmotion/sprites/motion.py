@@ -92,7 +92,9 @@ def train_motion(
     """
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(recipe.seed + 2)
-        model = UNetMotionModel.from_unet2d(unet, new_adapter(recipe)).requires_grad_(False)
+        model = UNetMotionModel.from_unet2d(unet, new_adapter(recipe))
+    assert isinstance(model, UNetMotionModel)
+    model.requires_grad_(False)
     scheduler = new_scheduler(recipe)
     words = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
     caption_of = torch.tensor([words[caption] for caption in captions])

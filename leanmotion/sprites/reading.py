@@ -15,7 +15,7 @@ from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.training import train
 from leanmotion.sprites.world import NO_MOTION, all_captions, caption_labels, label_names, parse_caption
 
-HEADS = ("colour", "shape", "motion")
+HEADS: tuple[str, ...] = ("colour", "shape", "motion")
 
 
 def reconstructed(vae: AutoencoderKL, clips: Tensor, generator: torch.Generator, noise: float) -> Tensor:
@@ -102,7 +102,7 @@ def train_reader(vae: AutoencoderKL, recipe: Recipe, scratch: Path) -> SpriteRea
 def accuracy(reader: SpriteReader, recipe: Recipe, per_caption: int = 8) -> dict[str, float]:
     """Head name -> share of freshly rendered clips (of all captions, with seeds that no training uses) read rightly."""
     captions = all_captions()
-    right = dict.fromkeys(HEADS, 0)
+    right: dict[str, int] = dict.fromkeys(HEADS, 0)
     for i, caption in enumerate(captions):
         clips, _ = rendered_clips([caption], per_caption, 9_000_000 + i * per_caption, recipe)
         _, logits = reader(to_unit(clips))

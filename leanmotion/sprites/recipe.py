@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Recipe:
 
     # Diffusion, as AnimateDiff has it but for the prediction type: few steps start from nearly pure noise, where an
     # epsilon network's errors in the picture are multiplied by 25.
-    prediction_type: str = "v_prediction"
+    prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
 
     # Single images: text encoder and UNet.
     clips_per_caption: int = 48

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from leanmotion.sprites.world import COLOURS, SHAPES, parse_caption
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 HEADINGS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 WHITE = np.asarray((1.0, 1.0, 1.0), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, UNetMotionModel
@@ -25,14 +26,17 @@ def save_base(
     recipe: Recipe,
 ) -> None:
     """Write a Stable Diffusion pipeline folder, float32 safetensors."""
+    # diffusers annotates its optional parts as required.
+    absent: Any = None
+    scheduler: Any = new_scheduler(recipe)
     StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=new_scheduler(recipe),
-        safety_checker=None,
-        feature_extractor=None,
+        scheduler=scheduler,
+        safety_checker=absent,
+        feature_extractor=absent,
         requires_safety_checker=False,
     ).save_pretrained(folder)
     # The form in which older transformers hold CLIP's tokenizer, next to tokenizer.json.

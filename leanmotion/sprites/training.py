@@ -77,8 +77,8 @@ def train(
         optimiser.step()
         decay = min(recipe.ema, (step + 1) / (step + 10))
         with torch.no_grad():
-            ours, theirs = list(average.parameters()), list(model.parameters())
-            torch._foreach_lerp_(ours, theirs, 1 - decay)
+            for ours, theirs in zip(average.parameters(), model.parameters(), strict=True):
+                ours.lerp_(theirs, 1 - decay)
         shown = value.item() if math.isnan(shown) else 0.98 * shown + 0.02 * value.item()
         bar.set_postfix(loss=f"{shown:.4f}", refresh=False)
         if time.monotonic() - last_save > recipe.checkpoint_seconds:

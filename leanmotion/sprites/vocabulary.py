@@ -46,6 +46,7 @@ def new_tokenizer(captions: Iterable[str], recipe: Recipe) -> CLIPTokenizer:
 
 def new_text_encoder(tokenizer: CLIPTokenizer, recipe: Recipe) -> CLIPTextModel:
     """An untrained text encoder for this tokenizer."""
+    vocabulary = tokenizer.get_vocab()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.text_width,
@@ -54,8 +55,8 @@ def new_text_encoder(tokenizer: CLIPTokenizer, recipe: Recipe) -> CLIPTextModel:
         num_hidden_layers=recipe.text_layers,
         num_attention_heads=recipe.text_heads,
         max_position_embeddings=recipe.text_length,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=vocabulary[START],
+        eos_token_id=vocabulary[END],
+        pad_token_id=vocabulary[END],
     )
     return CLIPTextModel(config)
