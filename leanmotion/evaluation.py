@@ -85,17 +85,22 @@ def evaluate_split(
 def accuracies(rows: pd.DataFrame, interval: float) -> dict[str, float | None]:
     """How often the extractor reads off a clip what its caption says, with Wilson's interval for the motion.
 
-    None throughout where the extractor has no heads.
+    None throughout where the extractor has no heads, or a prompt is no caption of its world.
     """
     names = [f"{head}_accuracy" for head in HEADS]
+    nothing: dict[str, float | None] = dict.fromkeys([*names, "motion_accuracy_low", "motion_accuracy_high"])
     if not len(rows["labels"].iloc[0]):
-        return dict.fromkeys([*names, "motion_accuracy_low", "motion_accuracy_high"])
+        return nothing
     from leanmotion.sprites.world import parse_caption
 
+    try:
+        scenes = [parse_caption(caption) for caption in rows["prompt"]]
+    except ValueError:  # prompts of the user's own
+        return nothing
     right = np.array(
         [
-            [read == getattr(parse_caption(caption), head) for head, read in zip(HEADS, labels, strict=True)]
-            for caption, labels in zip(rows["prompt"], rows["labels"], strict=True)
+            [read == getattr(scene, head) for head, read in zip(HEADS, labels, strict=True)]
+            for scene, labels in zip(scenes, rows["labels"], strict=True)
         ]
     )
     found: dict[str, float | None] = dict(zip(names, right.mean(axis=0).tolist(), strict=True))

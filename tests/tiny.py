@@ -1,0 +1,41 @@
+"""Settings for a tiny teacher of 7 blocks (`teacher_folder(levels=2, layers=1)`): a whole flow in seconds."""
+
+from pathlib import Path
+from typing import Any
+
+from leanmotion.settings import Settings
+
+BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
+
+
+def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sections: dict[str, Any]) -> dict[str, Any]:
+    """The content of a params.yaml; `sections` change single settings, as `sampling={"steps": 3}`."""
+    params: dict[str, Any] = {
+        "teacher": {
+            "base": str(getattr(teacher, "base", "teacher/base")),
+            "adapter": str(getattr(teacher, "adapter", "teacher/adapter")),
+            "dep": "teacher",
+            "blocks": BLOCKS,
+        },
+        "prompts": {"rank": 4, "select": 4, "report": 4},
+        "sampling": {"frames": 3, "height": 32, "width": 32, "steps": 2, "guidance": 1.0, "chunk": 2, "threads": 1},
+        "similarity": {"prompts": 2},
+        "profile": {"rounds": 3, "warmup": 1},
+        "probe": {"sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}}},
+        "extractor": {"name": "sprites", "path": str(extractor)},
+        "ranking": {"criterion": "fvd", "resamples": 20},
+        "clips": {"source": "sprites", "count": 4},
+        "rounds": {"r1": {"count": 1, "from": "base"}, "r3": {"count": 3, "from": "r1"}},
+        "distillation": {"steps": 2, "batch": 2, "learning_rate": 0.001},
+        "evaluation": {"resamples": 20},
+        "selection": {"rule": "excess", "allowance": 0.5},
+        "report": {},
+    }
+    for name, changes in sections.items():
+        params[name] = {**params[name], **changes}
+    return params
+
+
+def tiny_settings(teacher: Any = None, **sections: dict[str, Any]) -> Settings:
+    """The same as settings."""
+    return Settings.model_validate(tiny_params(teacher, **sections))
