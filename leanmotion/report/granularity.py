@@ -75,6 +75,8 @@ def verdict(found: Artefacts) -> str:
     milder = several["fvd"].to_numpy()[:, None] < few["fvd"].to_numpy()[None, :] - 1e-9
     pairs, wins = int(fewer.sum()), int((fewer & milder).sum())
     most = several.sort_values("count").iloc[-1]
+    if max(several["fvd"].max(), few["fvd"].max()) < 1e-9:
+        return "Whether the authors' observation holds cannot be seen: none of the compared removals changes a video."
     held = "holds" if wins == pairs else "does not hold" if wins == 0 else f"holds in {wins} of {pairs} comparisons"
     return (
         f"The authors saw several temporal transformers removed with less harm than one or few attention layers. Here "

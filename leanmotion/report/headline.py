@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from leanmotion.report.artefacts import BASE, Artefacts
 from leanmotion.report.elements import Cell, Table
-from leanmotion.report.numbers import amount, data, listed, missing, percent, short, within
+from leanmotion.report.numbers import amount, data, listed, milli, missing, percent, short, within
 
 
 def motion_speed(found: Artefacts, name: str) -> float | None:
@@ -74,9 +74,7 @@ def facts(found: Artefacts) -> Table:
         return None if all(missing(figures.get(f"{arm}_{key}")) for arm, _, _ in arms) else cells
 
     times: list[Cell] = ["UNet call, measured"]
-    times += [
-        data(float(s), f"{short(float(s) * 1e3)} ms") for s in (found.latency.loc[v, "seconds"] for _, v, _ in arms)
-    ]
+    times += [data(float(s), f"{milli(s)} ms") for s in (found.latency.loc[v, "seconds"] for _, v, _ in arms)]
     rows = [
         row("Blocks deleted", "removed"),
         row("FVD to the original under other seeds", "fvd_cross", interval=True),

@@ -22,10 +22,12 @@ def losses_figure(found: Artefacts) -> Figure | None:
         values = [float(v) for table in losses.values() for v in table[term].dropna()]
         if not any(value > 0 for value in values):
             continue
+        weight = found.settings.distillation.model_dump().get(f"{term}_weight")
+        words = f"{words} (weight 0: only watched)" if weight == 0 else words
         chart = Chart(
             f"Distillation loss by step: {words}",
             Axis.over("step of the round", [0.0, *(float(t["step"].max()) for t in losses.values())], zero=True),
-            Axis.over(f"loss, {words}", values, log=min(values) > 0),
+            Axis.over(f"loss, {words}", values, log=min(values) > 0 and max(values) > 4 * min(values)),
         )
         for name, table in losses.items():
             thin = table[["step", term]].dropna().iloc[:: max(1, len(table) // _POINTS)]
@@ -40,9 +42,9 @@ def losses_figure(found: Artefacts) -> Figure | None:
     head = ["Round", "Steps", *(f"{w}, first 5" for w in _TERMS.values()), *(f"{w}, last 5" for w in _TERMS.values())]
     note = "Terms are raw, before their weights; the total is weighted."
     if bare:
-        note += f" Nothing was trained in {listed(bare)}: no motion block is left there."
+        note += f" Nothing was trained in {listed(bare)}."
     return Figure(
-        "Distillation",
+        "Loss by term and round",
         charts,
         legend([(styles[name], "line", name) for name in losses]),
         note=note,

@@ -41,9 +41,9 @@ def percent(value: Any) -> str:
     return NOTHING if missing(value) else f"{float(value):.1%}"
 
 
-def milliseconds(value: Any) -> str:
-    """Seconds as milliseconds."""
-    return NOTHING if missing(value) else f"{short(float(value) * 1e3)} ms"
+def milli(value: Any) -> str:
+    """Seconds as a number of milliseconds."""
+    return NOTHING if missing(value) else short(float(value) * 1e3)
 
 
 def data(value: Any, text: str | None = None) -> Markup:

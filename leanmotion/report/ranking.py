@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
-from leanmotion.report.numbers import amount, data, listed, milliseconds, missing, percent, short, within
+from leanmotion.report.numbers import amount, data, listed, milli, missing, percent, short, within
 from leanmotion.report.svg import Axis, Chart, legend
 
 
@@ -78,7 +78,7 @@ def ranking_table(found: Artefacts) -> Table:
                 within(row["fvd"], row["fvd_low"], row["fvd_high"]),
                 rank,
                 "tied" if row["tied"] else "",
-                within(float(saved["saving"]), float(saved["saving_low"]), float(saved["saving_high"]), milliseconds),
+                within(float(saved["saving"]), float(saved["saving_low"]), float(saved["saving_high"]), milli),
                 data(float(saved["saving_fraction"]), percent(saved["saving_fraction"])),
                 data(row["macs"], amount(row["macs"])),
                 data(row["parameters"], amount(row["parameters"])),
@@ -89,7 +89,7 @@ def ranking_table(found: Artefacts) -> Table:
             ]
         )
     head = [
-        "Block", "FVD", "Rank, interval", "Tie", "Time saved", "of the call", "MACs", "Parameters", "KVD", "Paired",
+        "Block", "FVD", "Rank, interval", "Tie", "Time saved, ms", "of the call", "MACs", "Parameters", "KVD", "Paired",
         "Motion", "Cosine",
     ]  # fmt: skip
     return Table(f"The {len(rows)} motion blocks, least important first", head, rows)

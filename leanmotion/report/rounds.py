@@ -5,7 +5,7 @@ from markupsafe import Markup
 
 from leanmotion.report.artefacts import BASE, Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
-from leanmotion.report.numbers import amount, data, milliseconds, percent, short, within
+from leanmotion.report.numbers import amount, data, milli, percent, short, within
 from leanmotion.report.svg import Axis, Chart, legend
 
 _ARMS = {"distilled": ("one", "circle", "pruned and distilled"), "pruned": ("two", "square", "pruned only")}
@@ -134,12 +134,12 @@ def _table(rows: Frame, caption: str) -> Table:
         cells += [
             data(row["macs"], amount(row["macs"])),
             data(row["parameters"], amount(row["parameters"])),
-            data(row["seconds"], milliseconds(row["seconds"])),
+            data(row["seconds"], milli(row["seconds"])),
         ]
         out.append(cells)
     head = [
         "Round", "Blocks deleted", "FVD, other seeds", "Null", "Excess", "FVD, same seeds", "KVD", "Paired", "Motion",
-        *(["Motion read", "Colour read", "Shape read"] if heads else []), "MACs", "Parameters", "Time",
+        *(["Motion read", "Colour read", "Shape read"] if heads else []), "MACs", "Parameters", "Time, ms",
     ]  # fmt: skip
     return Table(caption, head, out)
 

@@ -12,7 +12,8 @@ from markupsafe import Markup, escape
 from leanmotion.report.numbers import short
 
 WIDTH = 380
-Point = tuple[float, float]
+Number = float | int
+Point = tuple[Number, Number]
 
 
 @dataclass
@@ -20,20 +21,20 @@ class Axis:
     """A numeric axis from `low` to `high`, its title and how its ticks are written."""
 
     title: str
-    low: float
-    high: float
+    low: Number
+    high: Number
     log: bool = False
-    write: Callable[[float], str] = short
+    write: Callable[[Number], str] = short
 
     @classmethod
     def over(
         cls,
         title: str,
-        values: Iterable[float | None],
+        values: Iterable[Number | None],
         *,
         zero: bool = False,
         log: bool = False,
-        write: Callable[[float], str] = short,
+        write: Callable[[Number], str] = short,
     ) -> "Axis":
         """An axis that holds all values with a little room; `zero`: from zero where nothing is below it."""
         known = [float(v) for v in values if v is not None and math.isfinite(v) and not (log and v <= 0)]
@@ -46,7 +47,7 @@ class Axis:
         room = 0.06 * (high - low) if high - low > 1e-9 else max(abs(high) * 0.1, 0.5)
         return cls(title, low - room, high + room, False, write)
 
-    def place(self, value: float) -> float:
+    def place(self, value: Number) -> Number:
         """0 at the low end, 1 at the high one."""
         if self.log:
             span = math.log(self.high / self.low)
@@ -89,14 +90,14 @@ class Chart:
 
     @property
     def _plane(self) -> tuple[float, float, float, float]:
-        return self.left, 8.0, WIDTH - self.left - 12.0, self.height - 46.0
+        return float(self.left), 8.0, WIDTH - self.left - 12.0, self.height - 46.0
 
-    def px(self, value: float) -> float:
+    def px(self, value: Number) -> Number:
         """Horizontal place of an x value."""
         left, _, width, _ = self._plane
         return left + width * min(max(self.x.place(value), -0.02), 1.02)
 
-    def py(self, value: float) -> float:
+    def py(self, value: Number) -> Number:
         """Vertical place of a y value, or the middle of row number `value`."""
         _, top, _, height = self._plane
         if self.y is None:
@@ -110,7 +111,7 @@ class Chart:
         for x, y in points if mark else ():
             self.mark(x, y, style, mark)
 
-    def mark(self, x: float, y: float, style: str, shape: str = "circle", label: str = "") -> None:
+    def mark(self, x: Number, y: Number, style: str, shape: str = "circle", label: str = "") -> None:
         """A marker; `label` shows where a pointer rests on it."""
         at, to = self.px(x), self.py(y)
         tip = Markup("<title>{}</title>").format(label) if label else Markup("")
@@ -124,26 +125,26 @@ class Chart:
             body = Markup('<circle class="mark {}" cx="{:.1f}" cy="{:.1f}" r="3.8">{}</circle>')
             self.parts.append(body.format(style, at, to, tip))
 
-    def band(self, points: Sequence[tuple[float, float, float]], style: str) -> None:
+    def band(self, points: Sequence[tuple[Number, Number, Number]], style: str) -> None:
         """The area between low and high along x."""
         there = [f"{self.px(x):.1f},{self.py(high):.1f}" for x, _, high in points]
         back = [f"{self.px(x):.1f},{self.py(low):.1f}" for x, low, _ in reversed(points)]
         self.parts.append(Markup('<polygon class="band {}" points="{}"/>').format(style, " ".join(there + back)))
 
-    def span(self, low: float, high: float, row: float, style: str) -> None:
+    def span(self, low: Number, high: Number, row: Number, style: str) -> None:
         """An interval along x in a row (or at height `row`)."""
         y = self.py(row)
         body = Markup('<line class="span {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
         self.parts.append(body.format(style, self.px(low), self.px(high), y, y))
 
-    def bar(self, value: float, row: int, style: str) -> None:
+    def bar(self, value: Number, row: int, style: str) -> None:
         """A bar from zero in a row."""
         zero, end = self.px(max(0.0, self.x.low)), self.px(value)
         body = Markup('<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
         high = self.row_height * 0.62
         self.parts.append(body.format(style, min(zero, end), self.py(row) - high / 2, abs(end - zero), high))
 
-    def across(self, value: float, style: str, label: str) -> None:
+    def across(self, value: Number, style: str, label: str) -> None:
         """A labelled line at an x value (charts of rows) or at a y value."""
         left, top, width, height = self._plane
         if self.y is None:
@@ -183,19 +184,19 @@ class Chart:
         return frame(self.title, WIDTH, self.height, [*out, *self.parts])
 
 
-def text(x: float, y: float, words: str, anchor: str = "start", style: str = "") -> Markup:
+def text(x: Number, y: Number, words: str, anchor: str = "start", style: str = "") -> Markup:
     """A `<text>`."""
     body = Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
     return body.format(style, x, y, anchor, words)
 
 
-def frame(title: str, width: float, height: float, parts: Iterable[Markup], style: str = "") -> Markup:
+def frame(title: str, width: Number, height: Number, parts: Iterable[Markup], style: str = "") -> Markup:
     """An `<svg>` with a name for screen readers."""
     body = Markup('<svg class="chart {}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>')
     return body.format(style, width, height, title, Markup("").join(parts))
 
 
-def heat(share: float) -> tuple[str, str]:
+def heat(share: Number) -> tuple[str, str]:
     """Fill and text colour for a share of 0 (pale) to 1 (dark); readable on light and dark pages alike."""
     stops = [(247, 244, 228), (250, 213, 139), (244, 143, 84), (203, 61, 76), (104, 20, 82)]
     at = min(max(share, 0.0), 1.0) * (len(stops) - 1)

@@ -9,7 +9,7 @@ from leanmotion.report.elements import Figure, Table
 from leanmotion.report.numbers import data, short
 from leanmotion.report.svg import frame, heat, text
 
-_CELL, _HIGH, _GAP, _TOP = 62, 46, 6, 30
+_CELL, _HIGH, _GAP, _TOP = 62, 46, 4, 30
 
 
 def unet_map(found: Artefacts) -> Figure:
@@ -73,7 +73,14 @@ def _places(found: Artefacts) -> tuple[dict[str, tuple[int, int]], int, int]:
             for i, block in enumerate(blocks):
                 places[block] = (left + i * (_CELL + _GAP), _TOP + row * (_HIGH + 10))
         widest = max((len(blocks) for blocks in levels.values()), default=0)
-        left += widest * (_CELL + _GAP) + (14 if widest else 0)
+        left += widest * (_CELL + _GAP)
+        # Below both arms the mid block needs no column of its own, only a gap to stand under.
+        if side == "mid" and widest == 1:
+            block = next(iter(levels.values()))[0]
+            left += 34 - _CELL - _GAP
+            places[block] = (left - 17 - (_CELL + _GAP) // 2, places[block][1])
+        elif side == "down" and not sides["mid"]:
+            left += 24
     rows = deepest + (2 if sides["mid"] else 1)
     return places, left, _TOP + rows * (_HIGH + 10)
 

@@ -67,7 +67,12 @@
     button.setAttribute("aria-pressed", String(paused));
     button.textContent = paused ? "Play all videos" : "Pause all videos";
   };
-  button.addEventListener("click", () => { paused = !paused; say(); seen.forEach(show); });
+  button.addEventListener("click", () => { 
+    paused = !paused;
+    say();
+    if (paused) all("video").forEach((video) => video.pause());
+    else seen.forEach(show);
+  });
   say();
   mark();
 
@@ -101,7 +106,8 @@
       }
     }
     button.click();
-    if (all("video").some((video) => !video.paused) !== !paused && paused) found.failures.push("pause");
+    if (paused && all("video").some((video) => !video.paused)) found.failures.push("pause");
+    found.overflow = Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth);
     const out = document.createElement("pre");
     out.id = "selftest";
     out.textContent = JSON.stringify({ ...found, errors });

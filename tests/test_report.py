@@ -1,0 +1,399 @@
+"""The report: numbers traced to their artefacts, hostile text, bytes, and every picker in a real browser."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from leanmotion.report.page import LIMIT, write_report
+from leanmotion.settings import Settings
+from leanmotion.tables import TableWriter, read_frame, write_table
+from leanmotion.video import encode
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert('2')>",
+    "javascript:alert(3)</script><!--",
+    "{{ 7 * 7 }} & 'quotes' \u2028",
+]
+BLOCKS = {
+    7: ["down_0_0", "down_0_1", "down_1_0", "mid_0", "up_0_0", "up_1_0", "up_1_1"],
+    6: ["down_0_0", "down_0_1", "down_1_0", "up_0_0", "up_1_0", "up_1_1"],
+}
+FRAMES, SIDE, CLIPS = 3, 16, 4
+
+
+class Run:
+    """A small set of artefacts in a folder, as a finished pipeline would leave it."""
+
+    def __init__(self, root: Path, blocks: int = 7, heads: bool = True, chosen: str = "r2") -> None:
+        self.data, self.metrics = root / "data", root / "metrics"
+        self.out, self.plots = self.data / "report.html", self.metrics / "plots"
+        self.blocks, self.heads, self.chosen = BLOCKS[blocks], heads, chosen
+        self.random = np.random.default_rng(blocks)
+        self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
+        raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+        raw["teacher"]["blocks"] = self.blocks
+        raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
+        raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
+        raw["similarity"]["prompts"] = 2
+        raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
+        raw["probe"]["sets"] = {
+            "large": {"granularity": "temporal_transformer", "counts": [1, 3]},
+            "small": {"granularity": "attention", "counts": [1, 3], "single": 1},
+        }
+        raw["report"] = {"title": HOSTILE[0], "clips": 3, "fps": 8}
+        self.settings = Settings.model_validate(raw)
+        self.removed = {"r2": self.order[:2], "all": self.blocks}
+        self._tables()
+        self._rounds()
+        self._videos()
+
+    def write(self) -> str:
+        size = write_report(self.settings, data=self.data, metrics=self.metrics, out=self.out, plots=self.plots)
+        page = self.out.read_text()
+        assert size == len(page.encode())
+        return page
+
+    def table(self, name: str, artefact: str, rows: list[dict[str, Any]], **meta: str) -> None:
+        write_table(self.data / f"{name}.parquet", artefact, rows, meta=meta)
+
+    def json(self, path: Path, value: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value))
+
+    def three(self, name: str, value: float) -> dict[str, float]:
+        return {name: value, f"{name}_low": value * 0.8, f"{name}_high": value * 1.3}
+
+    def number(self, high: float = 1.0) -> float:
+        return float(self.random.uniform(0.1, high))
+
+    def _tables(self) -> None:
+        units, similarity = [], []
+        for i, block in enumerate(self.blocks):
+            for granularity, ends in (
+                ("temporal_transformer", [""]),
+                ("transformer_block", ["-block0"]),
+                ("attention", ["-block0-attn1", "-block0-attn2"]),
+            ):
+                for end in ends:
+                    size = 1000 * (i + 1) // len(ends)
+                    depth = int(block.split("_")[1]) if block[0] == "d" else 1
+                    same = {"unit": block + end, "block": block, "granularity": granularity}
+                    units.append(
+                        {**same, "address": "x", "depth": depth, "channels": 8, "parameters": size, "macs": 50 * size}
+                    )
+                    for step in (900, 500, 100):
+                        residual = self.number() if granularity == "attention" else None
+                        similarity.append(
+                            {**same, "timestep": step, "cosine": self.number(), "cosine_std": 0.1,
+                             "residual_cosine": residual, "count": 8}
+                        )  # fmt: skip
+        self.table("units", "units", units)
+        self.table("similarity", "similarity", similarity)
+        meta = {
+            "extractor": "sprites", "extractor_sha256": "0" * 64, "extractor_official": "false", "videos": str(CLIPS),
+            "extractor_dimensions": "8", "frames": str(FRAMES), "criterion": "fvd", "interval": "0.9",
+        }  # fmt: skip
+        ranking = [
+            {"block": block, "position": i, "depth": 0, "parameters": 1000 + i, "macs": 5e4 + i, "latency": None,
+             "score": float(i), **self.three("fvd", 0.37 + i * 1.7), **self.three("kvd", self.number()),
+             **self.three("paired", self.number()), **self.three("motion", self.number()), "rank": i, "rank_low": i,
+             "rank_high": i, "least_probability": 0.5, "tied": i < 2, "similarity": self.number(),
+             "similarity_block": self.number(), "similarity_attention": self.number()}
+            for i, block in enumerate(self.order)
+        ]  # fmt: skip
+        self.table("ranking", "ranking", ranking, **meta)
+        pairs = [
+            {"block": one, "other": other, "probability": 0.6 if {i, j} == {0, 1} else 0.99 if i < j else 0.01}
+            for i, one in enumerate(self.order)
+            for j, other in enumerate(self.order)
+            if i != j
+        ]
+        self.table("pairs", "pairs", pairs)
+        tau = {"kendall": 0.5, "kendall_low": 0.4, "kendall_high": 0.6, "spearman": 0.5}
+        self.table("correlations", "correlations", [{"first": "fvd", "second": "paired", **tau}])
+        self.json(self.metrics / "ranking.json", {"null_fvd": 3.21, "split_half_tau": 0.7, "videos_to_settle": 40.0})
+        weights = {"sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64}, "parameters": 1, "macs": 1}
+        self.json(self.data / "teacher.json", weights)
+        self.probes = [
+            {"probe": f"{name}_{pick}_{count}", "granularity": granularity, "pick": pick, "count": count,
+             "units": [block + end for block in self.blocks[:count]], "parameters": 100 * count, "macs": 9000 * count,
+             "fvd": fvd * count, "kvd": 0.1, **self.three("paired", 0.2), "motion": 0.3}
+            for name, granularity, end, pick, counts, fvd in (
+                ("large", "temporal_transformer", "", "similar", (1, 3), 0.21),
+                ("large", "temporal_transformer", "", "random", (3,), 0.4),
+                ("small", "attention", "-block0-attn1", "similar", (1, 3), 0.83),
+                ("small", "attention", "-block0-attn1", "single", (1,), 0.5),
+            )
+            for count in counts
+        ]  # fmt: skip
+        self.table("probes", "probes", self.probes)
+
+    def _timed(self, name: str, gone: int) -> dict[str, Any]:
+        share = 0.5 * gone / len(self.blocks) * (1 + 0.1 * self.number())
+        return {
+            "variant": name, "blocks": gone, "parameters": 9000 - gone, "macs": 90000 - gone, "rounds": 3,
+            "seconds": 0.1 * (1 - share), **self.three("saving", 0.1 * share), "saving_fraction": share,
+        }  # fmt: skip
+
+    def _rounds(self) -> None:
+        total = len(self.blocks)
+        ends = [self._timed("full", 0), self._timed("none", total)]
+        self.table("profile", "profile", [*ends, *(self._timed(block, 1) for block in self.blocks)])
+        self.table("latency", "profile", [*ends, self._timed("r2", 2), self._timed("all", total)])
+        rows = []
+        for split in ("select", "report"):
+            null = 3.0 + self.number()
+            for name, arm, gone in (
+                ("base", "original", 0), ("r2", "pruned", 2), ("r2", "distilled", 2), ("all", "pruned", total),
+                ("all", "distilled", total),
+            ):  # fmt: skip
+                fvd = null if arm == "original" else null * (1 + gone * self.number(0.5))
+                accuracy = self.number() if self.heads else None
+                rows.append(
+                    {"round": name, "arm": arm, "split": split, "removed": gone, "parameters": 9000 - gone,
+                     "macs": 90000 - gone, "videos": CLIPS, "null": null, **self.three("fvd_cross", fvd),
+                     **self.three("excess", fvd / null - 1), **self.three("fvd", gone * 0.5), "kvd": 0.1,
+                     **self.three("paired", 0.2), **self.three("motion", 0.3), "colour_accuracy": accuracy,
+                     "shape_accuracy": accuracy, "motion_accuracy": accuracy,
+                     "motion_accuracy_low": accuracy and accuracy * 0.8,
+                     "motion_accuracy_high": accuracy and min(accuracy * 1.2, 1.0)}
+                )  # fmt: skip
+        self.table("evaluation", "evaluation", rows)
+        figures: dict[str, Any] = {"round": self.chosen, "rule": "excess", "reason": f"because of {HOSTILE[1]}"}
+        for row in rows:
+            if row["split"] == "report" and row["round"] in ("base", self.chosen):
+                figures |= {f"{row['arm']}_{k}": v for k, v in row.items() if not isinstance(v, str) and v is not None}
+        self.json(self.metrics / "selection.json", figures)
+        for name, gone in self.removed.items():
+            student = {"round": name, "weights": "a" * 64, "removed": gone}
+            self.json(self.data / "students" / name / "student.json", student)
+            trained = [] if name == "all" else range(30)
+            losses = [
+                {"step": i, "total": 2.0 / (i + 1), "task": 0.5, "output": 1.0 / (i + 1), "feature": 1.0 / (i + 1),
+                 "task_weighted": None, "output_weighted": 1.0, "feature_weighted": 1.0, "learning_rate": 0.1,
+                 "gradient_norm": 1.0}
+                for i in trained
+            ]  # fmt: skip
+            self.table(f"students/{name}/losses", "losses", losses)
+
+    def _videos(self) -> None:
+        across = np.arange(SIDE)
+
+        def clip(shift: int) -> np.ndarray:
+            """A bar that moves, in a colour of its own."""
+            frames = np.zeros((FRAMES, SIDE, SIDE, 3), np.uint8)
+            for i in range(FRAMES):
+                frames[i, :, (across + i + shift) % SIDE < 4] = 40 * (shift % 6), 200, 90
+            return frames
+
+        def video(name: str, variant: str, split: str, seeds: str) -> None:
+            takes.setdefault(name, []).extend(
+                {"variant": variant, "split": split, "seeds": seeds, "index": i, "prompt": HOSTILE[i], "seed": i,
+                 "removed": [], "frames": FRAMES, "height": SIDE, "width": SIDE,
+                 "video": encode(clip(i + 3 * len(takes)))}
+                for i in range(CLIPS)
+            )  # fmt: skip
+
+        takes: dict[str, list[dict[str, Any]]] = {}
+        video("full/rank_a", "full", "rank", "a")
+        video("full/report_b", "full", "report", "b")
+        for block in self.blocks:
+            video(f"ablate/{block}", block, "rank", "a")
+        for name in self.removed:
+            for split in ("select", "report"):
+                for arm in ("pruned", "distilled"):
+                    video(f"rounds/{name}", arm, split, "b")
+        for probe in self.probes:
+            video(f"probe/{probe['probe'].split('_')[0]}", probe["probe"], "rank", "a")
+        for name, rows in takes.items():
+            with TableWriter(self.data / "videos" / f"{name}.parquet", "videos") as writer:
+                for start in range(0, len(rows), CLIPS):
+                    writer.write(rows[start : start + CLIPS])
+
+
+class Reader(HTMLParser):
+    """Numbers of `<data value>` by the id of the element that they stand in, attributes, and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.values: dict[str, list[float]] = {}
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.tags: list[str] = []
+        self._inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.handlers += [name for name in found if name.startswith("on")]
+        self.links += [str(found[name]) for name in ("src", "href", "action", "srcset", "poster") if name in found]
+        if tag in ("p", "table", "figure", "section"):
+            self._inside.append(str(found.get("id", "")))
+        if tag == "data":
+            for name in filter(None, self._inside):
+                self.values.setdefault(name, []).append(float(str(found["value"])))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "table", "figure", "section") and self._inside:
+            self._inside.pop()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    return run.write()
+
+
+def numbers_of(run: Run, *tables: tuple[str, str]) -> set[float]:
+    found: set[float] = set()
+    for name, artefact in tables:
+        frame = read_frame(run.data / f"{name}.parquet", artefact)
+        for column in frame.columns:
+            if frame[column].dtype.kind in "if":
+                found |= {float(value) for value in frame[column]}
+    return found
+
+
+def test_every_number_of_headline_ranking_and_rounds_is_in_an_artefact(run: Run, page: str) -> None:
+    shown = Reader(page).values
+    latency = read_frame(run.data / "latency.parquet", "profile").set_index("variant")["saving"]
+    figures = json.loads((run.metrics / "selection.json").read_text())
+    known = {float(v) for v in figures.values() if isinstance(v, int | float)}
+    known |= numbers_of(run, ("latency", "profile"), ("profile", "profile"), ("ranking", "ranking"))
+    known |= numbers_of(run, ("evaluation", "evaluation"))
+    speed = latency["none"] / (latency["none"] - latency["r2"])
+    # The one derived number: how many times faster motion is.
+    assert speed in shown["headline"]
+    assert {figures["distilled_fvd_cross"], figures["distilled_fvd_cross_low"], figures["distilled_null"], 2.0} <= set(
+        shown["headline"]
+    )
+    for place in ("headline", "facts", "ranking-table", "rounds"):
+        assert len(shown[place]) >= 5
+        assert set(shown[place]) - {speed} <= known, place
+
+
+def test_the_ranking_table_holds_every_block_in_order(run: Run, page: str) -> None:
+    table = page[page.index('id="ranking-table"') :].split("</table>")[0]
+    assert re.findall(r'<th scope="row">(\w+)</th>', table) == run.order
+    assert f"Neighbours that these videos cannot tell apart, run by run: {run.order[0]} and {run.order[1]}." in page
+
+
+def test_hostile_text_is_only_text(page: str) -> None:
+    read = Reader(page)
+    assert read.tags.count("script") == 2
+    assert "img" not in read.tags and not read.handlers
+    assert not [link for link in read.links if "javascript" in link]
+    assert "49" not in re.findall(r"<option[^>]*>4\. (.*?)</option>", page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    store = re.search(r'id="store">(.*?)</script>', page, re.DOTALL)
+    assert store and "</" not in store[1] and json.loads(store[1])["clips"]
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    assert all(link.startswith(("#", "data:")) for link in Reader(page).links)
+    assert not re.search(r"https?://", page)
+    assert "default-src 'none'" in page and "@import" not in page
+
+
+def test_same_inputs_give_the_same_bytes(run: Run, page: str) -> None:
+    before = {path.name: path.read_bytes() for path in run.plots.iterdir()}
+    (run.plots / "stale.csv").write_text("")
+    assert run.write() == page
+    assert {path.name: path.read_bytes() for path in run.plots.iterdir()} == before
+    assert len(page.encode()) <= LIMIT
+
+
+def test_no_measured_time_in_the_csv_files_and_stable_columns(run: Run, page: str) -> None:
+    heads = {path.name: next(csv.reader(path.open())) for path in run.plots.iterdir()}
+    assert set(heads) == {
+        "ranking.csv", "rounds.csv", "losses.csv", "similarity.csv", "similarity_units.csv", "probes.csv",
+    }  # fmt: skip
+    assert not any(
+        "second" in name or "saving" in name or "latency" in name for head in heads.values() for name in head
+    )
+    assert heads["rounds.csv"][:4] == ["round", "removed", "macs", "parameters"]
+    assert {"null", "distilled_fvd", "pruned_fvd", "select_distilled_excess"} <= set(heads["rounds.csv"])
+    rows = list(csv.DictReader((run.plots / "losses.csv").open()))
+    assert [row["step"] for row in rows] == [str(i) for i in range(30)]
+
+
+def test_verdict_is_computed(run: Run, page: str) -> None:
+    # Three similar transformers: 0.63. Attention layers: 0.83, 2.49 and 0.5: milder than two of the three.
+    assert "Here that holds in 2 of 3 comparisons: removing the 3 most similar" in page.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("blocks", "heads", "chosen"), [(6, False, "base"), (7, True, "all"), (6, True, "r2")])
+def test_other_models_rounds_and_selections(tmp_path: Path, blocks: int, heads: bool, chosen: str) -> None:
+    page = Run(tmp_path, blocks, heads, chosen).write()
+    assert ("Motion read" in page) == heads
+    assert len(re.findall(r'<g class="block[^>]*data-block="', page)) == blocks
+    assert ("No block of 6 is deleted" in page) == (chosen == "base")
+    assert 'data-block="mid_0"' in page if blocks == 7 else 'data-block="mid_0"' not in page
+
+
+def test_fewer_prompts_where_videos_are_large(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from leanmotion.report import media
+    from leanmotion.report.artefacts import read_artefacts
+
+    found = read_artefacts(run.settings, run.data, run.metrics)
+    whole = media.read_media(found)
+    assert {len(clips) for clips in whole.clips.values()} == {3}
+    one = sum(len(clips[0]) for clips in whole.clips.values())
+    monkeypatch.setattr(media, "BUDGET", one)
+    assert {len(clips) for clips in media.read_media(found).clips.values()} == {1}
+    assert len(media.read_media(found).groups["rounds"].prompts) == 1
+
+
+def chromium() -> str:
+    wanted = os.environ.get("LEANMOTION_CHROMIUM", "")
+    found = wanted or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("no Chromium: install `chromium` or name one in LEANMOTION_CHROMIUM to test the page in it")
+    return found
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def call(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run",
+             "--autoplay-policy=no-user-gesture-required", "--virtual-time-budget=60000", *flags,
+             f"{path.resolve().as_uri()}#selftest"],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+
+    return call
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pickers_and_videos_work_in_a_browser(
+    run: Run, page: str, browse: Callable[..., subprocess.CompletedProcess[str]], width: int
+) -> None:
+    done = browse(run.out, "--dump-dom", f"--window-size={width},900")
+    report = re.search(r'<pre id="selftest">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert report, done.stderr[-2000:]
+    found = json.loads(report[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert found["failures"] == [] and found["errors"] == []
+    # Prompts of three groups, and the rounds twice.
+    assert found["pickers"] == 5 and found["choices"] == 3 * 3 + 2 * 2
+    assert found["videos"] == 3 * 3 + 2 * 3 + 3 * 3 + 3 * 4
+    assert found["overflow"] == 0, "the page is wider than the screen"
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
