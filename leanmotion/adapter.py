@@ -5,7 +5,6 @@ A pruned folder holds `pruned_motion.safetensors` (what is left of the motion mo
 by mistake, `MotionAdapter.from_pretrained` stops, where it would otherwise leave missing blocks uninitialised.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ from leanmotion.motion_state import (
     portable_tensors,
 )
 from leanmotion.removal import remove_units, removed_units
+from leanmotion.weights import file_sha256
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, UNetMotionModel
@@ -202,12 +202,6 @@ def _load_base(base: str, torch_dtype: torch.dtype | None, options: dict[str, An
     except Exception as error:  # diffusers raises many kinds on a folder that is not one
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise LeanmotionError(f"base {base}: does not load as a Stable Diffusion pipeline ({line})") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; reads it in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_folder(folder: PathLike, write: Callable[[Path], None], card: str | None) -> Path:

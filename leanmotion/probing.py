@@ -38,7 +38,7 @@ def probes_of(name: str, settings: ProbeSet, similarity: pd.DataFrame, *, seed: 
     most = max([*settings.counts, settings.single])
     if most > len(ordered):
         raise LeanmotionError(
-            f"probe.sets.{name}: asks for {most} units, the model has {len(ordered)} of {settings.granularity}: lower it"
+            f"probe.sets.{name}: asks for {most} units, the model has {len(ordered)} {settings.granularity}s: lower it"
         )
     generator = random.Random(f"{seed}/{name}")
     probes = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leanmotion.errors import LeanmotionError
 from leanmotion.settings import Teacher
 from leanmotion.tables import write_text
+from leanmotion.weights import file_sha256
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
@@ -175,12 +176,6 @@ def locate(name: str, revision: str | None, *, setting: str) -> Path:
         raise LeanmotionError(
             f"{setting}: {name} is neither a path nor to be had from the hub ({_line(error)})"
         ) from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _quiet_loading() -> None:

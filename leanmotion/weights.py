@@ -1,4 +1,4 @@
-"""Weights of an extractor, pinned: by the sha256 of the file, and by the commit of a hub id."""
+"""Weights, pinned: by the sha256 of the file, and by the commit of a hub id."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import hashlib
 from pathlib import Path
 
 from leanmotion.errors import LeanmotionError
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def snapshot(path: str, revision: str | None) -> Path:
@@ -31,8 +37,7 @@ def checked_digest(path: Path, expected: str | None) -> str:
     """sha256 of a file, in hex. Raises LeanmotionError where it is missing or not the expected one."""
     if not path.is_file():
         raise LeanmotionError(f"extractor.path: {path} is missing")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     _same(digest, expected, path)
     return digest
 
