@@ -273,12 +273,12 @@ def numbers_of(run: Run, *tables: tuple[str, str]) -> set[float]:
 
 def test_every_number_of_headline_ranking_and_rounds_is_in_an_artefact(run: Run, page: str) -> None:
     shown = Reader(page).values
-    latency = read_frame(run.data / "latency.parquet", "profile").set_index("variant")["saving"]
+    latency = read_frame(run.data / "latency.parquet", "profile").set_index("variant")["saving"].to_dict()
     figures = json.loads((run.metrics / "selection.json").read_text())
     known = {float(v) for v in figures.values() if isinstance(v, int | float)}
     known |= numbers_of(run, ("latency", "profile"), ("profile", "profile"), ("ranking", "ranking"))
     known |= numbers_of(run, ("evaluation", "evaluation"))
-    speed = latency["none"] / (latency["none"] - latency["r2"])
+    speed = float(latency["none"] / (latency["none"] - latency["r2"]))
     # The one derived number: how many times faster motion is.
     assert speed in shown["headline"]
     assert {figures["distilled_fvd_cross"], figures["distilled_fvd_cross_low"], figures["distilled_null"], 2.0} <= set(

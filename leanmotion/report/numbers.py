@@ -58,7 +58,9 @@ def within(value: Any, low: Any, high: Any, write: Any = short) -> Markup:
     """A number with its interval: `12.3 [10, 15]`."""
     if missing(low) or missing(high):
         return data(value, write(value))
-    return Markup("{} [{}, {}]").format(data(value, write(value)), data(low, write(low)), data(high, write(high)))
+    return Markup('{} <span class="interval">[{}, {}]</span>').format(
+        data(value, write(value)), data(low, write(low)), data(high, write(high))
+    )
 
 
 def listed(names: list[str], most: int = 30) -> str:

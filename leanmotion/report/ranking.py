@@ -149,7 +149,7 @@ def _agreement(found: Artefacts) -> str:
     said = [
         f"{r.second} {short(r.kendall)} [{short(r.kendall_low)}, {short(r.kendall_high)}]" for r in rows.itertuples()
     ]
-    return f"Kendall tau of this measure's order with others: {listed(said)}." if said else ""
+    return f"Kendall tau of the order by FVD with that by other measures: {listed(said)}." if said else ""
 
 
 def ranking_csv(found: Artefacts) -> Frame:

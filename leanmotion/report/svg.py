@@ -192,8 +192,11 @@ def text(x: Number, y: Number, words: str, anchor: str = "start", style: str = "
 
 def frame(title: str, width: Number, height: Number, parts: Iterable[Markup], style: str = "") -> Markup:
     """An `<svg>` with a name for screen readers."""
-    body = Markup('<svg class="chart {}" viewBox="0 0 {:.0f} {:.0f}" role="img" aria-label="{}">{}</svg>')
-    return body.format(style, width, height, title, Markup("").join(parts))
+    body = Markup(
+        '<svg class="chart {}" viewBox="0 0 {:.0f} {:.0f}" style="max-width:{:.0f}px" role="img" aria-label="{}">'
+        "{}</svg>"
+    )
+    return body.format(style, width, height, 1.2 * width, title, Markup("").join(parts))
 
 
 def heat(share: Number) -> tuple[str, str]:

@@ -30,13 +30,13 @@ def unet_map(found: Artefacts) -> Figure:
             '<rect width="{}" height="{}" rx="5" fill="{}"/>'
             '<text x="{}" y="19" text-anchor="middle" style="fill:{}">{}</text>'
             '<text x="{}" y="36" text-anchor="middle" style="fill:{}">{}</text>'
-            '<path class="cross" d="M4 4L{} {}M{} 4L4 {}"/></g>'
+            '<path class="cross" style="stroke:{}" d="M4 4L{} {}M{} 4L4 {}"/></g>'
         )
         tip = f"{block}: FVD {short(value)} without it; place {int(position.get(block, 0)) + 1} from least important"
         parts.append(
             body.format(
                 " gone" if block in gone else "", block, x, y, tip, _CELL, _HIGH, fill, _CELL / 2, ink, block,
-                _CELL / 2, ink, short(value), _CELL - 4, _HIGH - 4, _CELL - 4, _HIGH - 4,
+                _CELL / 2, ink, short(value), ink, _CELL - 4, _HIGH - 4, _CELL - 4, _HIGH - 4,
             )
         )  # fmt: skip
     title = "Map of the UNet's motion blocks, coloured by the FVD that their removal causes"
