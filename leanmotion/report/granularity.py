@@ -8,7 +8,7 @@ from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Figure, Table
 from leanmotion.report.numbers import amount, data, listed, short, within
 from leanmotion.report.similarity import NAMES
-from leanmotion.report.svg import Axis, Chart, legend
+from leanmotion.report.svg import Axis, Chart, legend, steep
 
 FEW = 3
 _STYLES = {"temporal_transformer": "one", "transformer_block": "two", "attention": "three"}
@@ -43,10 +43,11 @@ def probes_figure(found: Artefacts) -> Figure:
 
 
 def _plane(probes: Frame, column: str, title: str) -> Markup:
+    log = steep(probes["fvd"])
     chart = Chart(
         f"FVD against {title}",
         Axis.over(title, probes[column].astype(float), zero=True, write=amount),
-        Axis.over("FVD, same seeds", probes["fvd"], zero=True),
+        Axis.over("FVD, same seeds" + (" (log)" if log else ""), probes["fvd"], zero=True, log=log),
     )
     for granularity, style in _STYLES.items():
         rows = probes[probes["granularity"] == granularity].sort_values(["count", "probe"], kind="stable")

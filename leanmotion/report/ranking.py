@@ -5,7 +5,7 @@ from itertools import pairwise
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.numbers import amount, data, listed, milli, missing, percent, short, within
-from leanmotion.report.svg import Axis, Chart, legend
+from leanmotion.report.svg import Axis, Chart, legend, steep
 
 
 def ranking_figure(found: Artefacts) -> Figure:
@@ -13,9 +13,12 @@ def ranking_figure(found: Artefacts) -> Figure:
     rows, names = found.ranking, found.ranking["block"].tolist()
     null = found.null.get("null_fvd")
     gone = set(found.removed[found.chosen])
+    ends = [*rows["fvd_low"], *rows["fvd_high"], *rows["fvd"]]
+    log = steep(ends)
+    axis = "FVD to the original, same seeds" + (" (log)" if log else "")
     fvd = Chart(
         "FVD when a block is removed, by block",
-        Axis.over("FVD to the original, same seeds", [*rows["fvd_low"], *rows["fvd_high"], *rows["fvd"]], zero=True),
+        Axis.over(axis, [*ends, null] if log else ends, zero=True, log=log),
         rows=names,
     )
     for i, row in enumerate(rows.to_dict("records")):
@@ -137,6 +140,9 @@ def _costly(found: Artefacts) -> str:
     both = [block for block in costly if block in least]
     share = float(saved["saving"].head(count).sum()) / max(float(saved["saving"].sum()), 1e-12)
     words = f"The {count} blocks that cost most time, {share:.0%} of what all single removals save: {listed(costly)}."
+    unsure = int((saved["saving_low"] <= 0).sum())
+    if unsure:
+        words += f" The quartiles of {unsure} of {len(saved)} savings reach zero: time them on an idle machine."
     if not both:
         return f"{words} None of them is among the {count} least important."
     return f"{words} Of them, {len(both)} of {count} are among the {count} least important: {listed(both)}."

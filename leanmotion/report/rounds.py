@@ -75,11 +75,11 @@ def _chart(rows: Frame, column: str, title: str, limit: float | None) -> Markup:
     null = float(rows["null"].iloc[0])
     values = [*rows["fvd_cross"], *rows["fvd_cross_low"], *rows["fvd_cross_high"], null, limit]
     known = [v for v in values if v is not None and v == v]
-    steep = min(known) > 0 and max(known) / min(known) > 30
+    log = min(known) > 0 and max(known) / min(known) > 30
     chart = Chart(
         f"FVD against {title}",
         Axis.over(title, rows["at"], zero=column == "removed", write=amount if column == "macs" else short),
-        Axis.over("FVD to the original, other seeds", values, zero=True, log=steep),
+        Axis.over("FVD to the original, other seeds" + (" (log)" if log else ""), values, zero=True, log=log),
     )
     chart.across(null, "null", f"null {short(null)}")
     if limit is not None:

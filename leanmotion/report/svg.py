@@ -16,6 +16,13 @@ Number = float | int
 Point = tuple[Number, Number]
 
 
+def steep(values: Iterable[Number | None]) -> bool:
+    """Whether values need a logarithmic axis: none is negative but for rounding, and they span two decades."""
+    known = [float(v) for v in values if v is not None and math.isfinite(v)]
+    above = [v for v in known if v > 1e-9]
+    return bool(above) and min(known) > -1e-9 and max(above) > 100 * min(above)
+
+
 @dataclass
 class Axis:
     """A numeric axis from `low` to `high`, its title and how its ticks are written."""
@@ -62,7 +69,7 @@ class Axis:
                 found = [s * 10.0**p for p in powers for s in steps if self.low <= s * 10.0**p <= self.high]
                 if len(found) <= most + 1:
                     break
-            return found[:: max(1, len(found) // most)] or [self.low * 1.1]
+            return found[:: max(1, -(-len(found) // (most + 1)))] or [self.low * 1.1]
         rough = (self.high - self.low) / most
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
@@ -79,7 +86,7 @@ class Chart:
     y: Axis | None = None
     rows: Sequence[str] = ()
     height: int = 250
-    left: int = 54
+    left: int = 62
     row_height: int = 18
     parts: list[Markup] = field(default_factory=list)
 

@@ -1,13 +1,14 @@
 """A map of the UNet: down on the left, mid at the bottom, up on the right, one row a resolution."""
 
 import re
+from collections.abc import Callable
 
 from markupsafe import Markup
 
 from leanmotion.report.artefacts import Artefacts
 from leanmotion.report.elements import Figure, Table
 from leanmotion.report.numbers import data, short
-from leanmotion.report.svg import frame, heat, text
+from leanmotion.report.svg import Axis, frame, heat, steep, text
 
 _CELL, _HIGH, _GAP, _TOP = 62, 46, 4, 30
 
@@ -17,14 +18,13 @@ def unet_map(found: Artefacts) -> Figure:
     fvd = found.ranking.set_index("block")["fvd"].astype(float)
     position = found.ranking.set_index("block")["position"]
     places, width, height = _places(found)
+    shade = _shade([float(value) for value in fvd])
     low, high = max(float(fvd.min()), 0.0), float(fvd.max())
-    span = high - low if high - low > 1e-9 else 1.0
     gone = set(found.removed[found.chosen])
     parts = [text(x, 18, words, "middle", "title") for words, x in _heads(places)]
     for block, (x, y) in places.items():
         value = float(fvd.get(block, 0.0))
-        # A root: a few harmful blocks would otherwise paint all others the same.
-        fill, ink = heat(max((value - low) / span, 0.0) ** 0.5)
+        fill, ink = heat(shade(value))
         body = Markup(
             '<g class="block{}" data-block="{}" transform="translate({} {})"><title>{}</title>'
             '<rect width="{}" height="{}" rx="5" fill="{}"/>'
@@ -44,10 +44,12 @@ def unet_map(found: Artefacts) -> Figure:
         [block, data(float(fvd[block])), *("deleted" if block in found.removed[name] else "" for name in found.rounds)]
         for block in found.blocks
     ]
-    shades = Markup("").join(Markup('<i style="background:{}"></i>').format(heat((i / 6) ** 0.5)[0]) for i in range(7))
+    shades = Markup("").join(Markup('<i style="background:{}"></i>').format(heat(i / 6)[0]) for i in range(7))
     scale = Markup('<p class="legend"><span>FVD without the block: {} <b class="scale">{}</b> {}</span>').format(
         short(low), shades, short(high)
-    ) + Markup("<span>crossed out, dashed: deleted in the picked round</span></p>")
+    ) + Markup("<span>{}crossed out, dashed: deleted in the picked round</span></p>").format(
+        "colours by the logarithm; " if steep(fvd) else ""
+    )
     return Figure(
         title,
         [frame(title, width, height, parts, "map")],
@@ -55,6 +57,13 @@ def unet_map(found: Artefacts) -> Figure:
         table=Table("FVD without each block, and the rounds that delete it", ["Block", "FVD", *found.rounds], rows),
         csv="ranking.csv",
     )
+
+
+def _shade(values: list[float]) -> Callable[[float], float]:
+    """Distance to a shade of 0 to 1; by its logarithm where a few blocks would paint all others the same."""
+    log = steep(values)
+    axis = Axis.over("", values, zero=not log, log=log)
+    return lambda value: axis.place(value)
 
 
 def _places(found: Artefacts) -> tuple[dict[str, tuple[int, int]], int, int]:
