@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leanmotion.adapter import apply_pruned, file_sha256, save_pruned
+from leanmotion.adapter import apply_pruned, save_pruned
 from leanmotion.captions import CaptionEncoder
 from leanmotion.chunks import scratch_folder
 from leanmotion.clips import ClipSource
@@ -19,6 +19,7 @@ from leanmotion.settings import Settings
 from leanmotion.tables import write_table
 from leanmotion.training import distil
 from leanmotion.variants import Samplers, Student, device
+from leanmotion.weights import file_sha256
 
 if TYPE_CHECKING:
     from diffusers import UNetMotionModel
@@ -45,6 +46,8 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
         raise LeanmotionError(f"{order_file}: no such file: `dvc repro rank` makes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise LeanmotionError(f"{order_file}: corrupt: delete it, then `dvc repro rank`") from error
+    if unknown := sorted(wanted - set(settings.teacher.blocks)):
+        raise LeanmotionError(f"{order_file}: teacher.blocks has no {unknown[0]}: `dvc repro rank`")
     if brought_back := sorted(set(previous.removed) - wanted):
         raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
     return RoundPlan(name, previous, tuple(b for b in settings.teacher.blocks if b in wanted))
