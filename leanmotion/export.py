@@ -72,7 +72,7 @@ def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -
             )
 
     check("pruned", apply_pruned(samplers.base.unet, folder / "pruned"), exact=True)
-    config = student.config
+    config: Any = student.config
     # Weights alone tell neither heads nor norm groups.
     told = {"heads": config.motion_num_attention_heads, "norm_groups": config.norm_num_groups}
     for form, options in (
@@ -81,4 +81,5 @@ def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -
         ("original/motion_module.ckpt", told),
     ):
         adapter = load_adapter(folder / form, **options)
-        check(form, UNetMotionModel.from_unet2d(samplers.base.unet, adapter), exact=False)
+        whole: Any = UNetMotionModel.from_unet2d(samplers.base.unet, adapter)
+        check(form, whole, exact=False)

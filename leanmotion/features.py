@@ -118,7 +118,7 @@ def _rows(clips: Clips, extractor: Extractor) -> pd.DataFrame:
     if bad.any():
         prompt = clips.rows["prompt"].iloc[int(bad.argmax())]
         raise LeanmotionError(f"features of {clips.name}, prompt {prompt!r}, are not finite: check extractor.path")
-    rows = clips.rows[["variant", "split", "seeds", "index", "prompt", "seed"]].copy()
+    rows: pd.DataFrame = clips.rows.loc[:, ["variant", "split", "seeds", "index", "prompt", "seed"]].copy()
     rows["features"] = list(features.astype(np.float32))
     rows["motion"] = list(motion_descriptor(clips.frames).astype(np.float32))
     read = getattr(extractor, "read", None)

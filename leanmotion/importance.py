@@ -127,7 +127,7 @@ def _columns(similarity: pd.DataFrame, units: pd.DataFrame) -> dict[str, dict[st
     """Per block: its similarity at the three granularities (attention: mean of its layers), and its MACs."""
     mean = mean_similarity(similarity)
     table = units.set_index("unit").assign(cosine=mean)
-    by = table.groupby(["granularity", "block"], sort=False)["cosine"].mean()
+    by: Any = table.groupby(["granularity", "block"], sort=False)["cosine"].mean()
     whole = table[table["granularity"] == "temporal_transformer"].set_index("block")
     return {
         "similarity": by["temporal_transformer"].to_dict(),

@@ -21,7 +21,7 @@ class Probe:
 
 def mean_similarity(similarity: pd.DataFrame) -> pd.Series:
     """Cosine in/out of each unit, averaged over timesteps, by unit id in the table's order."""
-    return similarity.groupby("unit", sort=False)["cosine"].mean()
+    return pd.Series(similarity.groupby("unit", sort=False)["cosine"].mean())
 
 
 def probes_of(name: str, settings: ProbeSet, similarity: pd.DataFrame, *, seed: int) -> list[Probe]:
@@ -33,7 +33,7 @@ def probes_of(name: str, settings: ProbeSet, similarity: pd.DataFrame, *, seed: 
     Raises:
         LeanmotionError: More units asked for than the model has.
     """
-    rows = similarity[similarity["granularity"] == settings.granularity]
+    rows = similarity.loc[similarity["granularity"] == settings.granularity]
     ordered = list(mean_similarity(rows).sort_values(ascending=False, kind="stable").index)
     most = max([*settings.counts, settings.single])
     if most > len(ordered):

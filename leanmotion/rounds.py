@@ -68,7 +68,7 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
     scratch = scratch_folder() / "distil" / plan.name
     with closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
         rows = distil(
-            student.to(device()),
+            student.to(device()),  # pyright: ignore[reportArgumentType]
             teacher,
             diffusers.DDPMScheduler.from_config(pipeline.scheduler.config),
             source,
@@ -92,7 +92,7 @@ def student_unet(samplers: Samplers, student: Student) -> "UNetMotionModel":
     from leanmotion.teacher import load_motion_adapter
 
     if student.is_teacher:
-        return UNetMotionModel.from_unet2d(samplers.base.unet, load_motion_adapter(samplers.settings.teacher)).float()
+        return UNetMotionModel.from_unet2d(samplers.base.unet, load_motion_adapter(samplers.settings.teacher)).float()  # pyright: ignore[reportAttributeAccessIssue]
     return apply_pruned(samplers.base.unet, student.adapter).float()
 
 

@@ -214,7 +214,7 @@ def _as_table(rows: Rows, schema: pa.Schema) -> pa.Table:
     if isinstance(rows, pd.DataFrame):
         return pa.Table.from_pandas(rows, schema=schema, preserve_index=False).replace_schema_metadata(None)
     if isinstance(rows, pa.Table):
-        return rows.replace_schema_metadata(None).select(schema.names).cast(schema)
+        return rows.replace_schema_metadata(None).select(schema.names).cast(schema)  # pyright: ignore
     if unknown := {key for row in rows for key in row} - set(schema.names):
         # pyarrow would drop them without a word.
         raise ValueError(f"rows have columns that the schema lacks: {sorted(unknown)}")

@@ -149,9 +149,9 @@ def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = Non
     adapter = load_motion_adapter(teacher)
     _check_fit(base.unet.config, adapter.config, teacher)
     unet = UNetMotionModel.from_unet2d(base.unet, adapter)
-    unet.to(base.unet.dtype)
+    unet.to(base.unet.dtype)  # pyright: ignore[reportAttributeAccessIssue]
     return AnimateDiffPipeline(
-        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,
+        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,  # pyright: ignore[reportArgumentType]
         scheduler=base.scheduler,
     )  # fmt: skip
 

@@ -70,7 +70,7 @@ def motion_slots(unet: nn.Module) -> Iterator[MotionSlot]:
     for name, address, stack, depth in stacks:
         modules = getattr(stack, "motion_modules", None)
         for i in range(len(modules) if modules is not None else 0):
-            yield MotionSlot(f"{name}_{i}", modules, i, f"{address}.motion_modules.{i}", depth)
+            yield MotionSlot(f"{name}_{i}", modules, i, f"{address}.motion_modules.{i}", depth)  # pyright: ignore[reportArgumentType]
 
 
 def block_ids(unet: nn.Module) -> list[str]:

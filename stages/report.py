@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from leanmotion.report.page import write_report
-
 from leanmotion import stage
+from leanmotion.report.page import write_report
 from leanmotion.settings import load_settings
 
 

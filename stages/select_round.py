@@ -6,7 +6,7 @@ from pathlib import Path
 from leanmotion import stage
 from leanmotion.selection import RoundEvidence, select
 from leanmotion.settings import load_settings
-from leanmotion.tables import read_frame, write_text
+from leanmotion.tables import read_table, write_text
 
 FINAL = (
     "removed", "parameters", "macs", "videos", "null", "fvd_cross", "fvd_cross_low", "fvd_cross_high", "excess",
@@ -23,18 +23,17 @@ def main(
 ) -> None:
     """Write the chosen round, the reason in words, and its figures on the report split beside the original's."""
     rule = load_settings(params).selection
-    table = read_frame(evaluation, "evaluation")
-    table = table.astype(object).where(table.notna(), None)
-    judged = table[(table["split"] == "select") & table["arm"].isin(["original", "distilled"])]
-    evidence = [RoundEvidence.from_row(row) for row in judged.to_dict("records")]
+    rows = read_table(evaluation, "evaluation").to_pylist()
+    judged = [row for row in rows if row["split"] == "select" and row["arm"] in {"original", "distilled"}]
+    evidence = [RoundEvidence.from_row(row) for row in judged]
     chosen = select(evidence, rule.rule, rule.allowance, rule.confident)
     write_text(out, json.dumps({"round": chosen.round, "removed": chosen.removed}, indent=1) + "\n")
     figures = {"round": chosen.round, "rule": chosen.rule, "reason": chosen.reason}
-    final = table[table["split"] == "report"]
     for arm in ("original", "pruned", "distilled"):
         name = "base" if arm == "original" else chosen.round
-        for row in final[(final["round"] == name) & (final["arm"] == arm)].to_dict("records"):
-            figures |= {f"{arm}_{k}": row[k] for k in FINAL if row[k] is not None}
+        for row in rows:
+            if (row["split"], row["round"], row["arm"]) == ("report", name, arm):
+                figures |= {f"{arm}_{k}": row[k] for k in FINAL if row[k] is not None}
     write_text(metrics, json.dumps(figures, indent=1) + "\n")
     print(chosen.reason)
 

@@ -111,9 +111,9 @@ def write_teacher(folder: Path, levels: int, layers: int) -> SimpleNamespace:
 
     def make_vae():
         return AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 8, 8),  # three levels: a factor of 4
+            down_block_types=("DownEncoderBlock2D",) * 3,  # pyright: ignore
+            up_block_types=("UpDecoderBlock2D",) * 3,  # pyright: ignore
+            block_out_channels=(8, 8, 8),  # three levels: a factor of 4  # pyright: ignore
             layers_per_block=1,
             latent_channels=4,
             norm_num_groups=4,
@@ -125,7 +125,7 @@ def write_teacher(folder: Path, levels: int, layers: int) -> SimpleNamespace:
         text_encoder=seeded(3, lambda: CLIPTextModel(text)),
         tokenizer=tokenizer,
         unet=make_unet2d(levels, layers),
-        scheduler=DDIMScheduler(
+        scheduler=DDIMScheduler(  # pyright: ignore
             beta_start=0.00085, beta_end=0.012, beta_schedule="linear", clip_sample=False, steps_offset=1
         ),
         safety_checker=None,  # pyright: ignore[reportArgumentType]

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from flow import EXEMPT, ROOT, closure, imports, script, stages
 
 PACKAGE = sorted((ROOT / "leanmotion").rglob("*.py"))

@@ -25,7 +25,8 @@ ORDER = sorted(BLOCKS, key=lambda block: SHIFT[block])
 
 def similarity() -> pd.DataFrame:
     rows = [
-        {"unit": f"{block}{suffix}", "block": block, "granularity": granularity, "timestep": t, "cosine": 0.9 - SHIFT[block] / 10,
+        {"unit": f"{block}{suffix}", "block": block, "granularity": granularity, "timestep": t,
+         "cosine": 0.9 - SHIFT[block] / 10,
          "cosine_std": 0.1, "residual_cosine": 0.9 if "attn" in suffix else None, "count": 8}
         for block in BLOCKS
         for suffix, granularity in (

@@ -142,4 +142,4 @@ def test_pairs_that_are_none_are_refused(tmp_path, prompts) -> None:
     require_pairs(a, a.copy())
     for rows, column in ((b, "seed"), (other, "prompt"), (a[:-1], "prompt"), (a[::-1], "prompt")):
         with pytest.raises(LeanmotionError, match=f"videos differ in {column}"):
-            require_pairs(a, rows)
+            require_pairs(a, rows)  # pyright: ignore

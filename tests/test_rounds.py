@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import BLOCKS, tiny_settings
 
 from leanmotion.adapter import read_pruned_config
 from leanmotion.clip_sources import teacher_requests, write_clips_of
@@ -16,7 +17,6 @@ from leanmotion.sampling import Request
 from leanmotion.tables import read_frame
 from leanmotion.units import parameters
 from leanmotion.variants import Samplers, Student
-from tiny import BLOCKS, tiny_settings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,7 +105,7 @@ def test_what_a_round_leaves(chain, samplers) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "losses.parquet", "student.json"]
     losses = read_frame(folder / "losses.parquet", "losses")
     assert losses["step"].tolist() == [1, 2] or losses["step"].tolist() == [0, 1]
-    assert losses["total"].notna().all()
+    assert losses["total"].notna().all()  # pyright: ignore
     config = read_pruned_config(folder / "adapter")
     assert config["evidence"]["teacher_sha256"] == samplers.record.sha256
     assert not list((scratch_folder() / "distil").iterdir()), "checkpoints of finished rounds"

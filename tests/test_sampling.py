@@ -118,7 +118,7 @@ def test_latents_that_are_not_finite_name_prompt_and_seed(pipeline) -> None:
             return (out,)
 
     sampler = Sampler(pipeline, sampling())
-    sampler.pipeline = SimpleNamespace(**{**pipeline.components, "unet": Poisoned()})
+    sampler.pipeline = SimpleNamespace(**{**pipeline.components, "unet": Poisoned()})  # pyright: ignore
     sampler.pipeline.unet.config = pipeline.unet.config
     with pytest.raises(LeanmotionError, match=r"latents of prompt 'a cat', seed 8 are not finite.*teacher\.dtype"):
         sampler(requests("a dog", "a cat", seed=7))

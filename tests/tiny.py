@@ -38,4 +38,4 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
 
 def tiny_settings(teacher: Any = None, **sections: dict[str, Any]) -> Settings:
     """The same as settings."""
-    return Settings.model_validate(tiny_params(teacher, **sections))
+    return Settings.model_validate(tiny_params(teacher, **sections))  # pyright: ignore

@@ -1,0 +1,258 @@
+"""The real `dvc repro` on a micro teacher: only what changed reruns, and a killed stage goes on where it was."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
+
+pytestmark = pytest.mark.timeout(900)
+
+
+class Clone:
+    """A clone of the project on a micro teacher: random weights, two levels, seven blocks, three clips a split."""
+
+    def __init__(self, folder: Path, teacher: Any) -> None:
+        self.folder = folder
+        files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).split()
+        for name in files:
+            if name.startswith(("leanmotion/", "stages/", "data/extractor", "dvc.yaml", "params.yaml", ".gitignore")):
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, target)
+        shutil.copytree(teacher.base, folder / "micro/base")
+        shutil.copytree(teacher.adapter, folder / "micro/adapter")
+        # DVC wants the outputs of frozen stages; the micro teacher stands apart from them.
+        for name in ("base", "adapter"):
+            shutil.copytree(folder / "micro" / name, folder / "data/teacher" / name)
+        self.edit(**_MICRO)
+        self.git("init", "-q")
+        self.dvc("init", "-q")
+        self.dvc("config", "core.analytics", "false")
+        # Frozen stages are recorded as they stand.
+        self.dvc("commit", "-f", "teacher", "extractor")
+        self.commit("start")
+
+    @property
+    def env(self) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        names = {
+            "GIT_AUTHOR_NAME": "t",
+            "GIT_AUTHOR_EMAIL": "t@t",
+            "GIT_COMMITTER_NAME": "t",
+            "GIT_COMMITTER_EMAIL": "t@t",
+        }
+        return {**os.environ, **names, "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    def git(self, *words: str) -> str:
+        return self.run("git", *words).stdout
+
+    def dvc(self, *words: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", *words).stdout
+
+    def commit(self, message: str) -> None:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+
+    def repro(self) -> set[str]:
+        """Run `dvc repro`; the names of the stages that ran."""
+        return set(re.findall(r"Running stage '([^']+)'", self.dvc("repro")))
+
+    def edit(self, **changes: Any) -> None:
+        """Set values in params.yaml, `sampling__steps=3` for `sampling.steps`."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for name, value in changes.items():
+            *place, key = name.split("__")
+            section = params
+            for part in place:
+                section = section[part]
+            section[key] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def chunks(self) -> set[str]:
+        return {path.name for path in (self.folder / ".scratch/chunks").rglob("*.parquet")}
+
+
+_MICRO: dict[str, Any] = {
+    "teacher__base": "micro/base",
+    "teacher__adapter": "micro/adapter",
+    "teacher__dep": "micro",
+    "teacher__sha256": None,
+    "extractor__sha256": None,
+    "teacher__blocks": BLOCKS,
+    "prompts__rank": 4,
+    "prompts__select": 4,
+    "prompts__report": 4,
+    "sampling__steps": 2,
+    "sampling__chunk": 4,
+    "sampling__threads": 1,
+    "sampling__height": 16,
+    "sampling__width": 16,
+    "similarity__prompts": 4,
+    "profile__rounds": 3,
+    "profile__warmup": 1,
+    "profile__batch": 1,
+    "probe__sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}},
+    "ranking__resamples": 20,
+    "evaluation__resamples": 20,
+    "clips__count": 8,
+    "rounds": {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}},
+    "distillation__steps": 2,
+    "distillation__batch": 2,
+    "distillation__warmup": 0,
+    "distillation__checkpoint_every": 1,
+    "report__clips": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Any) -> Clone:
+    """After a whole first run, committed."""
+    clone = Clone(tmp_path_factory.mktemp("clone"), teacher_folder(levels=2, layers=1))
+    ran = clone.repro()
+    assert {"check", "inspect", "rank", "distill@r4", "report", *(f"ablate@{b}" for b in BLOCKS)} <= ran
+    assert not {"teacher", "extractor"} & ran
+    clone.commit("first run")
+    return clone
+
+
+def test_nothing_changed_runs_nothing(clone: Clone) -> None:
+    assert clone.repro() == set()
+    assert "up to date" in clone.dvc("status")
+
+
+def test_a_comment_and_a_report_setting(clone: Clone) -> None:
+    path = clone.folder / "params.yaml"
+    path.write_text("# a comment\n" + path.read_text())
+    assert clone.repro() == set()
+    clone.edit(report__title="another title")
+    assert clone.repro() == {"check", "report"}
+
+
+def test_a_ranking_setting_reruns_rank_and_later(clone: Clone) -> None:
+    clone.edit(ranking__resamples=24)
+    ran = clone.repro()
+    # The order stayed, so that no round hangs on it.
+    assert {"check", "rank"} <= ran <= {"check", "rank", "report"}
+
+
+def test_an_unknown_key_stops_everything_also_on_a_cached_run(clone: Clone) -> None:
+    before = (clone.folder / "params.yaml").read_text()
+    clone.edit(ranking__resamplse=30)
+    done = clone.run(sys.executable, "-m", "dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert "ranking.resamplse: unknown setting (did you mean 'resamples'?)" in done.stderr
+    (clone.folder / "params.yaml").write_text(before)
+    assert clone.repro() <= {"check"}
+
+
+def test_another_extractor_keeps_all_videos(clone: Clone) -> None:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(clone.folder / "data/extractor", clone.folder / "other")
+    weights = load_file(clone.folder / "other/model.safetensors")
+    save_file({name: value * 1.01 for name, value in weights.items()}, clone.folder / "other/model.safetensors")
+    before = clone.chunks()
+    clone.edit(extractor__path="other")
+    ran = clone.repro()
+    assert {"check", "embed", "rank", "evaluate"} <= ran
+    assert not [name for name in ran if name.startswith(("generate", "ablate", "probe"))]
+    clone.edit(extractor__path="data/extractor")
+    clone.repro()
+    assert before <= clone.chunks()
+
+
+def test_more_distillation_steps_keep_everything_up_to_rank(clone: Clone) -> None:
+    clone.edit(distillation__steps=3)
+    ran = clone.repro()
+    assert {"check", "distill@r2", "distill@r4", "render@r2", "evaluate"} <= ran
+    assert not [name for name in ran if name.startswith(("generate", "ablate", "probe", "embed", "rank", "clips"))]
+
+
+def test_a_larger_last_round_reruns_no_early_one(clone: Clone) -> None:
+    clone.edit(rounds={"r2": {"count": 2, "from": "base"}, "r4": {"count": 5, "from": "r2"}})
+    ran = clone.repro()
+    assert {"distill@r4", "render@r4"} <= ran
+    assert not {"distill@r2", "render@r2"} & ran
+
+
+def test_more_videos_generate_only_the_missing_ones(clone: Clone) -> None:
+    before = clone.chunks()
+    clone.edit(prompts__rank=8)
+    ran = clone.repro()
+    assert {"generate@rank_a", "ablate@mid_0", "rank"} <= ran
+    assert not {"generate@select_a", "render@r2"} & ran or "distill@r2" in ran
+    # One chunk more for each of: seeds a and b of the original, seven ablations, four probes (of which the single
+    # removals are ablations already drawn under the same address).
+    new = clone.chunks() - before
+    assert before <= clone.chunks()
+    probes = clone.run(
+        sys.executable,
+        "-c",
+        "import pyarrow.parquet as p; print(p.read_table('data/probes.parquet')['units'].to_pylist())",
+    ).stdout
+    distinct = {tuple(sorted(units)) for units in json.loads(probes.replace("'", '"'))}
+    expected = 2 + len(BLOCKS) + len([units for units in distinct if len(units) > 1])
+    if not any(name.startswith("distill") for name in ran):
+        assert len(new) == expected
+
+
+def test_deleted_videos_of_one_block_come_back_alone(clone: Clone) -> None:
+    video = clone.folder / "data/videos/ablate/mid_0.parquet"
+    content = video.read_bytes()
+    video.unlink()
+    shutil.rmtree(clone.folder / ".dvc/cache/runs", ignore_errors=True)
+    stored = clone.folder / ".dvc/cache/files/md5"
+    digest = yaml.safe_load((clone.folder / "dvc.lock").read_text())["stages"]["ablate@mid_0"]["outs"][0]["md5"]
+    (stored / digest[:2] / digest[2:]).unlink()
+    assert clone.repro() == {"ablate@mid_0"}
+    assert video.read_bytes() == content
+
+
+def test_kill_9_in_the_middle_then_repro_goes_on(clone: Clone) -> None:
+    clone.edit(sampling__steps=3)
+    before = clone.chunks()
+    dvc = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"], cwd=clone.folder, env=clone.env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not (drawn := clone.chunks() - before):
+        assert dvc.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    dvc.send_signal(signal.SIGKILL)
+    dvc.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (clone.folder / ".scratch/chunks").rglob("*.parquet")}
+    clone.repro()
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "finished chunks were drawn again"
+    assert drawn <= clone.chunks()
+    assert not list(clone.folder.rglob("*.partial"))
+    clone.edit(sampling__steps=2)
+    clone.repro()
+
+
+def test_experiments_and_diffs_work(clone: Clone) -> None:
+    clone.commit("before the experiment")
+    clone.dvc("exp", "run", "-q", "-S", "ranking.criterion=similarity", "rank")
+    assert "similarity" in clone.dvc("exp", "show", "--csv", "--no-pager")
+    assert "similarity" in clone.dvc("params", "diff", "--md")
+    assert "criterion" in clone.dvc("metrics", "diff", "--md", "--all")
+    clone.dvc("plots", "show", "--json")
