@@ -245,8 +245,6 @@ def test_kill_9_in_the_middle_then_repro_goes_on(clone: Clone) -> None:
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "finished chunks were drawn again"
     assert drawn <= clone.chunks()
     assert not list(clone.folder.rglob("*.partial"))
-    clone.edit(sampling__steps=2)
-    clone.repro()
 
 
 def test_experiments_and_diffs_work(clone: Clone) -> None:
