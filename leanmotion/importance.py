@@ -25,6 +25,7 @@ class Importance:
     meta: dict[str, str]
     blocks: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
+    ranks: list[dict[str, Any]]
     probes: list[dict[str, Any]]
 
 
@@ -81,7 +82,9 @@ def rank_importance(
         "criterion": ranking.criterion,
         "interval": str(settings.ranking.interval),
     }
-    return Importance(ranking, meta, rows, _pairs(ranking), _probe_rows(settings, features, similarity, units))
+    return Importance(
+        ranking, meta, rows, _pairs(ranking), _ranks(ranking), _probe_rows(settings, features, similarity, units)
+    )
 
 
 def metrics_of(found: Importance, similarity: pd.DataFrame, null_paired: float) -> dict[str, Any]:
@@ -143,6 +146,14 @@ def _pairs(ranking: Ranking) -> list[dict[str, Any]]:
         for i, one in enumerate(ranking.blocks)
         for j, other in enumerate(ranking.blocks)
         if i != j
+    ]
+
+
+def _ranks(ranking: Ranking) -> list[dict[str, Any]]:
+    return [
+        {"block": block, "rank": rank, "probability": float(ranking.rank_probability[i, rank])}
+        for i, block in enumerate(ranking.blocks)
+        for rank in range(len(ranking.blocks))
     ]
 
 

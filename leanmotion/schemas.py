@@ -146,6 +146,12 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # P(`block` is less important than `other`).
     "pairs": _schema(block=_TEXT, other=_TEXT, probability=_REAL),
+    # P(`block` has this rank), 0 = least important.
+    "ranks": _schema(
+        block=_TEXT,
+        rank=_INT,
+        probability=_REAL,
+    ),
     "correlations": _schema(
         first=_TEXT,
         second=_TEXT,

@@ -18,12 +18,13 @@ def main(
     profile: Path = Path("data/profile.parquet"),
     out: Path = Path("data/ranking.parquet"),
     pairs: Path = Path("data/pairs.parquet"),
+    ranks: Path = Path("data/ranks.parquet"),
     correlations: Path = Path("data/correlations.parquet"),
     probes: Path = Path("data/probes.parquet"),
     order: Path = Path("data/order"),
     metrics: Path = Path("metrics/ranking.json"),
 ) -> None:
-    """Write ranking, pairwise probabilities, rank correlations, probes, deletion lists and metrics."""
+    """Write ranking, probabilities of pairs and ranks, rank correlations, probes, deletion lists and metrics."""
     settings = load_settings(params)
     names = ["full/rank_a", "full/rank_b", *(f"ablate/{b}" for b in settings.teacher.blocks)]
     names += [f"probe/{name}" for name in settings.probe.sets]
@@ -33,6 +34,7 @@ def main(
     found = rank_importance(settings, read, cosine, read_frame(units, "units"), savings)
     write_table(out, "ranking", found.blocks, meta=found.meta)
     write_table(pairs, "pairs", found.pairs, meta=found.meta)
+    write_table(ranks, "ranks", found.ranks, meta=found.meta)
     write_table(correlations, "correlations", found.ranking.correlations, meta=found.meta)
     write_table(probes, "probes", found.probes, meta=found.meta)
     lists = orders_of(settings, found.ranking.order)
