@@ -220,9 +220,7 @@ class Settings(_Model):
     @model_validator(mode="after")
     def _splits_suffice(self) -> "Settings":
         if self.similarity.prompts > self.prompts.rank:
-            raise ValueError(
-                f"similarity.prompts is {self.similarity.prompts}: the rank split holds {self.prompts.rank}"
-            )
+            raise ValueError(f"similarity.prompts is {self.similarity.prompts}: the rank split has {self.prompts.rank}")
         for name, probe in self.probe.sets.items():
             if probe.granularity == "temporal_transformer" and max(probe.counts, default=0) > len(self.teacher.blocks):
                 raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
@@ -267,7 +265,8 @@ class _Loader(yaml.SafeLoader):
 
 def _first(error: ValidationError) -> str:
     """The first problem, as `setting: what is wrong`; unknown keys with the nearest known one."""
-    problem = error.errors()[0]
+    # A misspelt key is also a missing one: the misspelling is what the user can mend.
+    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     place = [str(part) for part in problem["loc"] if str(part) not in {"literal['motion']", "list[str]", "[key]"}]
     name = ".".join(place) or "settings"
     if problem["type"] == "extra_forbidden":
