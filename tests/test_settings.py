@@ -145,7 +145,7 @@ def test_presets_are_valid(path: Path) -> None:
         ("rounds", {"../r4": {"count": 4, "from": "base"}}, "rounds.../r4 is '../r4'"),
         ("rounds", {4: {"count": 4, "from": "base"}}, "rounds.4 is 4: input should be a valid string"),
         # Splits and probes
-        ("similarity.prompts", 7300, "similarity.prompts is 7300: the rank split holds"),
+        ("similarity.prompts", 7300, "similarity.prompts is 7300: the rank split has"),
         ("probe.sets.transformers.counts", [1, 22], "probe.sets.transformers.counts exceeds the 21 blocks"),
         ("probe.sets.transformers.counts", [0], "probe.sets.transformers.counts.0 is 0"),
         ("probe.sets.transformers.counts", [1, 1], "probe.sets.transformers.counts lists 1 twice: name each once"),
