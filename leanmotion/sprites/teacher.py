@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ def save_base(
     ).save_pretrained(folder)
     # The form in which older transformers hold CLIP's tokenizer, next to tokenizer.json.
     tokenizer.backend_tokenizer.model.save(str(folder / "tokenizer"))
+    # diffusers notes where a part was loaded from: a path of the training machine, and part of the folder's hash.
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def save_adapter(folder: Path, unet: UNetMotionModel) -> None:
