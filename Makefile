@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint types study faults lock clean
+.PHONY: repro test lint types teacher-check lock clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -24,6 +24,11 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# The committed teacher and reader over 256 clips of held-out captions: metrics/teacher.json. A few minutes.
+teacher-check: $(VENV)/.installed
+	python stages/prove_teacher.py --out metrics/teacher.json
+	dvc commit --force prove
 
 # After a change of the dependencies in pyproject.toml: newest versions that fit, torch kept where it is.
 lock: $(VENV)/.installed

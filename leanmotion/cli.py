@@ -1,5 +1,6 @@
-"""The `leanmotion` command: try an adapter, look at an artefact, check the settings."""
+"""The `leanmotion` command: check the settings, see what would run, try an adapter, look at an artefact."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 @app.command()
 @guarded
-def check(params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml")) -> None:
-    """Check settings, weight files and prompts, as the pipeline's first stage does."""
+def check(
+    params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
+    measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
+) -> None:
+    """Check settings, weight files and prompts; say what a whole run draws, stores and takes."""
+    from leanmotion import estimate
     from leanmotion.features import open_extractor
     from leanmotion.prompts import load_prompts
     from leanmotion.settings import load_settings
@@ -26,9 +31,35 @@ def check(params: Annotated[Path, typer.Option(help="the settings to check")] = 
     extractor = open_extractor(settings)
     clips, blocks = sum(settings.split_counts.values()), len(settings.teacher.blocks)
     print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
-    print(f"teacher: {len(files)} files, {sum(f.stat().st_size for f in files.values()) / 1e6:.1f} MB")
+    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files.values()))}")
     print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
     print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
+    to_draw = estimate.clips_to_draw(settings)
+    print(f"to draw: {sum(to_draw.values())} clips ({', '.join(f'{stage} {n}' for stage, n in to_draw.items())})")
+    raw, low, high = (estimate.size(n) for n in estimate.video_bytes(settings))
+    free = estimate.size(shutil.disk_usage(Path.cwd()).free)
+    print(f"disk: {raw} of raw frames, {low} to {high} as stored twice (chunks, DVC cache); {free} are free")
+    if not measure:
+        print("time and memory: `leanmotion check --measure` draws one chunk to tell")
+        return
+    speed = estimate.measure_speed(settings)
+    taken = estimate.seconds(settings, speed)
+    print(f"memory: {estimate.size(speed.peak_bytes)} at peak while drawing, on {speed.device}")
+    chunk = settings.sampling.chunk
+    print(f"time: {estimate.duration(speed.clip_seconds * chunk)} a chunk of {chunk} clips")
+    print(f"  drawing and training, all stages: about {estimate.duration(sum(taken.values()))}")
+    for stage, value in taken.items():
+        print(f"  {stage}: {estimate.duration(value)}")
+
+
+@app.command()
+@guarded
+def plan() -> None:
+    """Say which stages `dvc repro` would run, and why; nothing is run."""
+    from leanmotion.plan import lines
+    from leanmotion.plan import plan as ask
+
+    print("\n".join(lines(ask())))
 
 
 @app.command()

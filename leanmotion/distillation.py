@@ -53,6 +53,8 @@ class DistillationSettings:
         explode: a loss this many times its running median is divergence.
         weight_decay: AdamW's.
         caption_dropout: share of clips whose caption is replaced by the empty one, for guidance.
+        validation: batches of fresh noise on which the trained weights must beat the ones before training, or these
+            are kept; 0 keeps the trained ones unasked.
 
     Raises:
         LeanmotionError: a value that cannot be meant.
@@ -76,6 +78,7 @@ class DistillationSettings:
     explode: float = 20.0
     weight_decay: float = 0.01
     caption_dropout: float = 0.0
+    validation: int = 0
 
     def __post_init__(self) -> None:
         weights = self.weights
@@ -91,6 +94,7 @@ class DistillationSettings:
             "the three weights must be 0 or more, and one above 0": min(weights) >= 0 and max(weights) > 0,
             "checkpoint_every must be 1 or more": self.checkpoint_every >= 1,
             "explode must be above 1": self.explode > 1,
+            "validation must be 0 or more": self.validation >= 0,
             "caption_dropout must be in [0, 1]": 0 <= self.caption_dropout <= 1,
         }
         if failed := [line for line, good in checks.items() if not good]:

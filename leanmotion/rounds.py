@@ -66,6 +66,7 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
     student = prune(student_unet(samplers, plan.previous), plan)
     source = ClipSource(clips)
     scratch = scratch_folder() / "distil" / plan.name
+    validation: dict[str, float] = {}
     with closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
         rows = distil(
             student.to(device()),  # pyright: ignore[reportArgumentType]
@@ -76,8 +77,9 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=scratch,
             progress=lambda row: progress.update(1),
+            validated=lambda before, after: validation.update(loss_before=before, loss_after=after),
         )
-    evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows)}
+    evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
     write_table(out / "losses.parquet", "losses", rows)
     Student(out, plan.name, file_sha256(out / "adapter" / "config.json"), plan.removed).write()

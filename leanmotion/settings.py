@@ -153,6 +153,7 @@ class Distillation(_Model):
     explode: Positive = 100.0
     weight_decay: NotNegative = 0.01
     caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    validation: Annotated[int, Field(ge=0)] = 0
     seed: Seed = 0
 
 

@@ -63,8 +63,12 @@ def distil(
     checkpoint_dir: Path,
     progress: Callable[[LossRow], None] | None = None,
     accelerator: Any = None,
+    validated: Callable[[float, float], None] | None = None,
 ) -> list[LossRow]:
     """Train the student in place; it ends with the moving average of its weights.
+
+    With `settings.validation` the weights before training come back where they do better: AdamW's steps are as long
+    as the learning rate however small the gradient, and make a student worse that removal has hardly harmed.
 
     The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips and
     settings goes on from the last checkpoint, or returns at once from a finished one.
@@ -79,6 +83,7 @@ def distil(
         checkpoint_dir: a folder of this training alone.
         progress: called with every loss row, after the step's checkpoint is written.
         accelerator: an `accelerate.Accelerator`, when several processes run this call on models already placed.
+        validated: called with the validation losses of the weights before training and of the trained ones.
 
     Returns:
         One row a step, of the keys in `COLUMNS`; none if nothing is left to train.
@@ -120,7 +125,13 @@ def distil(
                 store.last = f"{store.path} after {done} steps"
             if progress is not None:
                 progress(row)
-        run.adopt_average()
+        best = run.average
+        if settings.validation:
+            before, after = run.validate(run.initial), run.validate(best)
+            best = best if after < before else run.initial
+            if validated is not None:
+                validated(before, after)
+        run.adopt(best)
     return run.rows
 
 
@@ -164,7 +175,9 @@ class _Run:
         self.device = next(iter(parameters.values())).device
         self.alphas: Tensor = scheduler.alphas_cumprod.to("cpu", torch.float32)
         self.prediction_type: str = scheduler.config.prediction_type
-        self.average = {name: p.detach().clone() for name, p in parameters.items()}
+        # No part of the checkpoint: after a kill the caller passes the same student again.
+        self.initial = {name: p.detach().clone() for name, p in parameters.items()}
+        self.average = {name: p.clone() for name, p in self.initial.items()}
         self.optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=0.0, weight_decay=settings.weight_decay, foreach=True
         )
@@ -272,7 +285,16 @@ class _Run:
             row: LossRow = {c: None if math.isnan(v) else v for c, v in zip(COLUMNS, values, strict=True)}
             self.rows.append(row | {"step": int(values[0])})
 
-    def adopt_average(self) -> None:
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.average[name])
+    @torch.no_grad()
+    def validate(self, weights: dict[str, Tensor]) -> float:
+        """Mean weighted loss of these weights, which the student takes, over draws that no step has seen."""
+        self.adopt(weights)
+        how = self.settings
+        batches = (self.batch((how.steps + i) * how.batch, how.batch) for i in range(how.validation))
+        found = [losses(self.student, self.teacher, batch, how.weights, self.autocast).total for batch in batches]
+        return float(torch.stack(found).mean())
+
+    @torch.no_grad()
+    def adopt(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[name])

@@ -82,7 +82,9 @@ def test_commands_name_files_that_the_stage_declares() -> None:
         outs = {_path(out) for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])}
         for option, value in re.findall(r"--(out[\w-]*) (\S+)", str(stage["cmd"])):
             assert value in outs, f"{name}: --{option} {value} is not among its outputs"
-        assert not any(isinstance(out, dict) and next(iter(out.values())).get("persist") for out in stage["outs"])
+        assert not any(
+            isinstance(out, dict) and next(iter(out.values())).get("persist") for out in stage.get("outs", [])
+        )
 
 
 def test_sizes() -> None:

@@ -27,7 +27,17 @@ class Clone:
         self.folder = folder
         files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).split()
         for name in files:
-            if name.startswith(("leanmotion/", "stages/", "data/extractor", "dvc.yaml", "params.yaml", ".gitignore")):
+            if name.startswith(
+                (
+                    "leanmotion/",
+                    "stages/",
+                    "data/extractor",
+                    "metrics/teacher.json",
+                    "dvc.yaml",
+                    "params.yaml",
+                    ".gitignore",
+                )
+            ):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, target)

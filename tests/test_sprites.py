@@ -1,11 +1,19 @@
 """The sprites world: captions, the renderer, and the reader."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNetMotionModel
 
+from leanmotion.extractors import SpritesExtractor, load_extractor
+from leanmotion.removal import without_units
+from leanmotion.sprites.joint import closed_blocks, weakened
+from leanmotion.sprites.networks import new_adapter, new_unet, plain_unet
+from leanmotion.sprites.proof import shares_read, with_intervals
 from leanmotion.sprites.reader import SpriteReader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.renderer import render
@@ -22,8 +30,12 @@ from leanmotion.sprites.world import (
     held_out_captions,
     label_names,
     parse_caption,
+    partial_caption,
     training_captions,
 )
+from leanmotion.units import block_ids
+
+ROOT = Path(__file__).parents[1]
 
 
 def brightness(clips: np.ndarray) -> np.ndarray:
@@ -158,3 +170,68 @@ def test_reader_shapes_and_round_trip(tmp_path, frames: int, size: int) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["labels"] == label_names()
     again, _ = SpriteReader.from_folder(tmp_path)(clips)
     assert torch.equal(again, features)
+
+
+def test_partial_captions_say_what_is_kept() -> None:
+    caption = "two red squares meet"
+    assert partial_caption(caption, True, True, True) == caption
+    assert partial_caption(caption, False, True, True) == "two squares meet"
+    assert partial_caption(caption, True, False, True) == "two red sprites meet"
+    assert partial_caption(caption, True, True, False) == "a red square"
+    assert partial_caption(caption, False, False, False) == ""
+
+
+def test_weakened_captions_are_a_share_and_belong_to_the_step() -> None:
+    recipe = Recipe()
+    captions = training_captions() * 20
+    first, again = (weakened(captions, recipe, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert first == again
+    whole = np.mean([a == b for a, b in zip(first, captions, strict=True)])
+    expected = (1 - recipe.caption_dropout) * (1 - recipe.word_dropout) ** 3
+    # A share of 2,400 draws: five standard deviations.
+    assert abs(whole - expected) < 5 * (expected * (1 - expected) / len(captions)) ** 0.5
+
+
+def test_motion_modules_open_from_the_bottom_up() -> None:
+    recipe = replace(Recipe(), unet_channels=(8, 8, 8, 8), unet_groups=4, unet_heads=1, motion_heads=1)
+    unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
+    assert isinstance(unet, UNetMotionModel)
+    pictures = recipe.image_steps - 1
+    blocks = block_ids(unet)
+    # Steps of `image_every` are single pictures: take the one after each opening.
+    counts = [len(closed_blocks(blocks, step, recipe)) for step in (pictures, *(at + 1 for at in recipe.open_at))]
+    assert counts == [21, 10, 5, 0]
+    assert len(closed_blocks(blocks, 4 * (recipe.joint_steps // 4), recipe)) == 21
+
+    # What is bypassed changes nothing, and comes back: an untrained block is the identity.
+    x, t, h = torch.randn(1, 4, 2, 8, 8), torch.tensor(5), torch.randn(2, 3, recipe.text_width)
+    with torch.no_grad():
+        whole = unet(x, t, h).sample
+        with without_units(unet, blocks):
+            without = unet(x, t, h).sample
+        plain = plain_unet(unet, recipe)(x.transpose(1, 2)[0], t, h).sample
+    # float32 sums in another order: 1e-5 of values of order 1.
+    assert torch.allclose(whole, without, atol=1e-5)
+    assert torch.allclose(plain, without.transpose(1, 2)[0], atol=1e-5)
+    assert block_ids(unet) == blocks and len(blocks) == 21
+
+
+def test_shares_come_with_wilsons_interval() -> None:
+    found = with_intervals("original", {"colour": 0.5, "motion": 1.0}, 100)
+    # Wilson (1927), z = 1.6449 at 90%: centre 1/2, half width z / (2 sqrt(n + z^2)) = 0.08115; at 1: n / (n + z^2).
+    # Written to four digits: half a unit of the last one, and the rounding of 0.08115.
+    assert found["original_colour_low"] == pytest.approx(0.41885, abs=6e-5)
+    assert found["original_colour_high"] == pytest.approx(0.58115, abs=6e-5)
+    assert found["original_motion_low"] == pytest.approx(100 / (100 + 1.6449**2), abs=1e-4)
+    assert (found["original_motion"], found["original_motion_high"]) == (1.0, 1.0)
+
+
+def test_the_committed_reader_reads_what_is_rendered() -> None:
+    reader = load_extractor("sprites", path=ROOT / "data" / "extractor")
+    assert isinstance(reader, SpritesExtractor)
+    captions = held_out_captions()
+    clips = render(captions, range(len(captions)))
+    assert shares_read(reader, clips, captions) == {"colour": 1.0, "shape": 1.0, "motion": 1.0}
+    # Frames in a random order show no motion of the world; bouncing and turning survive a shuffle now and then.
+    order = np.random.default_rng(0).permutation(clips.shape[1])
+    assert shares_read(reader, clips[:, order], captions)["motion"] < 0.5

@@ -131,6 +131,32 @@ def test_it_learns_a_known_student_back(tmp_path: Path) -> None:
     assert sum(feature[-5:]) < 0.75 * sum(feature[:5])
 
 
+def test_training_that_does_not_help_is_not_kept(tmp_path: Path) -> None:
+    """A student that is its teacher cannot gain: its weights come back untouched, also from a finished checkpoint."""
+    start = micro_unet(0)
+    seen: list[tuple[float, float]] = []
+    for _ in range(2):
+        student, _ = train(
+            tmp_path,
+            replace(SETTINGS, task_weight=0.0, output_weight=0.0, weight_decay=0.1, validation=2),
+            student=micro_unet(0),
+            validated=lambda *losses: seen.append(losses),
+        )
+        # The loss is 0 and so is its gradient; weight decay alone moves the weights.
+        assert seen[-1][0] == 0 < seen[-1][1]
+        assert same(student, start)
+    assert seen[0] == seen[1]
+
+
+def test_training_that_helps_is_kept(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, task_weight=0.0, steps=20, ema=0.0, validation=2)
+    plain, _ = train(tmp_path / "plain", replace(settings, validation=0))
+    seen: list[tuple[float, float]] = []
+    student, _ = train(tmp_path / "asked", settings, validated=lambda *losses: seen.append(losses))
+    assert seen[0][1] < seen[0][0]
+    assert same(student, plain)
+
+
 @pytest.mark.parametrize("step", [0, 1, 2, 4])
 def test_an_interrupted_run_ends_bit_for_bit_alike(
     step: int, tmp_path: Path, uninterrupted: tuple[Any, list[LossRow]]

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from leanmotion.sprites.autoencoder import decode, encode, rendered_clips, to_unit
+from leanmotion.sprites.autoencoder import decode, encode, low_precision, rendered_clips, to_unit
 from leanmotion.sprites.reader import SpriteReader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.training import train
@@ -86,7 +86,7 @@ def train_reader(vae: AutoencoderKL, recipe: Recipe, scratch: Path) -> SpriteRea
         x = to_unit(frames)
         strength = 0.1 * torch.rand(n, 1, 1, 1, 1, generator=generator)
         x = (x + strength * torch.randn(x.shape, generator=generator)).clamp(-1, 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with low_precision():
             _, logits = model(x)
         heads = [F.cross_entropy(logits[head].float(), target[:, i]) for i, head in enumerate(HEADS)]
         # Shape is the hardest to read: it counts twice.

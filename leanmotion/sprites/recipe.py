@@ -32,7 +32,7 @@ class Recipe:
     text_length: int = 16
 
     # UNet.
-    unet_channels: tuple[int, ...] = (32, 48, 64, 64)
+    unet_channels: tuple[int, ...] = (32, 48, 80, 80)
     unet_groups: int = 8
     unet_heads: int = 2
     motion_heads: int = 4
@@ -41,19 +41,17 @@ class Recipe:
     # epsilon network's errors in the picture are multiplied by 25.
     prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
 
-    # Single images: text encoder and UNet.
+    # Pictures and clips together: the motion modules at the smallest maps open first, then 4 x 4, then 8 x 8.
     clips_per_caption: int = 48
-    image_steps: int = 1700
+    image_steps: int = 500
     image_batch: int = 128
-    image_rate: float = 2e-3
-    caption_dropout: float = 0.05
-
-    # Clips: the motion modules alone; the deep ones first, then all.
-    motion_deep_steps: int = 240
-    motion_steps: int = 1000
-    motion_batch: int = 12
-    motion_rate: float = 2.5e-3
-    motion_shallow_rate: float = 2e-3
+    image_every: int = 4
+    open_at: tuple[int, ...] = (500, 1400, 2300)
+    joint_steps: int = 4200
+    motion_batch: int = 16
+    rate: float = 2e-3
+    caption_dropout: float = 0.08
+    word_dropout: float = 0.1
 
     # Reader: the network that reads colour, shape and motion off a clip.
     reader_width: int = 24

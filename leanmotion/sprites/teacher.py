@@ -11,11 +11,11 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from leanmotion.sprites.autoencoder import encode, rendered_clips, train_autoencoder
-from leanmotion.sprites.images import CaptionedUNet, new_scheduler, new_unet, train_images
-from leanmotion.sprites.motion import train_motion
+from leanmotion.sprites.joint import train_joint
+from leanmotion.sprites.networks import CaptionedVideo, new_adapter, new_scheduler, new_unet, plain_unet
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.vocabulary import new_text_encoder, new_tokenizer
-from leanmotion.sprites.world import all_captions, training_captions
+from leanmotion.sprites.world import ANY_SHAPE, all_captions, training_captions
 
 
 def save_base(
@@ -55,21 +55,22 @@ def save_adapter(folder: Path, unet: UNetMotionModel) -> None:
 
 
 def train_teacher(base: Path, adapter: Path, recipe: Recipe, scratch: Path) -> None:
-    """Train autoencoder, images and motion in AnimateDiff's order, and write both folders.
+    """Train the autoencoder, then pictures and motion together, and write both folders.
 
     Every part goes on from its checkpoint in `scratch`; the held-out captions are never rendered.
     """
     captions = training_captions()
     vae = train_autoencoder(captions, recipe, scratch)
     latents, repeated = cached_latents(vae, captions, recipe, scratch)
-    tokenizer = new_tokenizer(all_captions(), recipe)
+    tokenizer = new_tokenizer([*all_captions(), f"{ANY_SHAPE} {ANY_SHAPE}s"], recipe)
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(recipe.seed + 1)
-        networks = CaptionedUNet(new_text_encoder(tokenizer, recipe), new_unet(recipe))
-    networks = train_images(latents, repeated, tokenizer, networks, recipe, scratch)
-    save_base(base, vae, networks.text_encoder, tokenizer, networks.unet, recipe)
-    unet = train_motion(latents, repeated, tokenizer, networks.text_encoder, networks.unet, recipe, scratch)
-    save_adapter(adapter, unet)
+        unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
+        assert isinstance(unet, UNetMotionModel)
+        networks = CaptionedVideo(new_text_encoder(tokenizer, recipe), unet)
+    networks = train_joint(latents, repeated, tokenizer, networks, recipe, scratch)
+    save_base(base, vae, networks.text_encoder, tokenizer, plain_unet(networks.unet, recipe), recipe)
+    save_adapter(adapter, networks.unet)
 
 
 def cached_latents(

@@ -34,6 +34,9 @@ TEMPLATES: dict[str, str] = {
 
 MOTIONS: tuple[str, ...] = tuple(TEMPLATES)
 
+ANY_SHAPE = "sprite"
+"""Stands in a caption that does not say the shape."""
+
 NO_MOTION = "none"
 """What the reader calls frames that do not belong together, stand still or run backwards: no caption has it."""
 
@@ -71,6 +74,16 @@ def parse_caption(caption: str) -> Scene:
         if match := pattern.fullmatch(caption):
             return Scene(match["colour"], match["shape"], motion)
     raise ValueError(f"not a caption of the sprites world: {caption!r}")
+
+
+def partial_caption(caption: str, colour: bool, shape: bool, motion: bool) -> str:
+    """A caption that says only some of colour, shape and motion; "" where nothing is left to say."""
+    scene = parse_caption(caption)
+    if not (colour or shape or motion):
+        return ""
+    named = scene.shape if shape else ANY_SHAPE
+    full = (TEMPLATES[scene.motion] if motion else "a {colour} {shape}").format(colour=scene.colour, shape=named)
+    return full if colour else full.replace(f"{scene.colour} ", "")
 
 
 def all_scenes() -> list[Scene]:

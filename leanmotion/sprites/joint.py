@@ -1,0 +1,126 @@
+"""Pictures and clips from captions: text encoder, picture network and motion modules learn together.
+
+AnimateDiff trains motion modules on a frozen picture network. At this size that leaves the modules at 2 x 2 maps and
+below idle: a picture network that has learnt alone carries its layout through the skip connections at large maps, and
+whatever the deep modules say is not listened to. So clips train the picture network too, and the motion modules open
+from the bottom up: while only the deep ones are open, layout has to pass through them. Every fourth step draws single
+pictures without any motion module, so that the base stays a picture network of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from leanmotion.removal import without_units
+from leanmotion.sprites.networks import CaptionedVideo, new_scheduler
+from leanmotion.sprites.recipe import Recipe
+from leanmotion.sprites.training import train
+from leanmotion.sprites.world import partial_caption
+from leanmotion.units import block_ids
+
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ("down_2", "down_3", "mid", "up_0", "up_1"),
+    ("down_1", "up_2"),
+    ("down_0", "up_3"),
+)
+"""Parts of the UNet by the size of their maps, smallest first: 2 x 2 and below, 4 x 4, 8 x 8."""
+
+
+def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """int64 [n, text length], padded as diffusers' pipelines pad."""
+    return tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+def noised(
+    scheduler: DDIMScheduler, latents: Tensor, times: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Noisy latents and the v target; `times` int64 [n], one per leading entry.
+
+    v = sqrt(a) noise - sqrt(1 - a) latents (Salimans and Ho 2022, "Progressive distillation").
+    """
+    noise = torch.randn(latents.shape, generator=generator)
+    a = scheduler.alphas_cumprod[times].view(-1, *[1] * (latents.dim() - 1))
+    return a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
+
+
+def sample_times(n: int, generator: torch.Generator) -> Tensor:
+    """int64 [n] in [0, 1000): half of them uniform, half towards noise, where the layout is decided."""
+    u = torch.rand(n, generator=generator)
+    late = torch.rand(n, generator=generator) < 0.5
+    return (torch.where(late, u.sqrt(), u) * 1000).long().clamp(max=999)
+
+
+def weakened(captions: Sequence[str], recipe: Recipe, generator: torch.Generator) -> list[str]:
+    """Captions of which some say less: without colour, shape or motion, or nothing.
+
+    A network that sees every part of a caption alone learns what each part means, and so draws combinations that it
+    has never seen.
+    """
+    draws = torch.rand(len(captions), 4, generator=generator)
+    said: list[str] = []
+    for caption, (nothing, *parts) in zip(captions, draws.tolist(), strict=True):
+        keep = [part >= recipe.word_dropout for part in parts]
+        said.append("" if nothing < recipe.caption_dropout else partial_caption(caption, *keep))
+    return said
+
+
+def closed_blocks(blocks: Sequence[str], step: int, recipe: Recipe) -> list[str]:
+    """Which of all motion blocks this step goes without: every one for single pictures."""
+    if step < recipe.image_steps or step % recipe.image_every == 0:
+        return list(blocks)
+    opened = tuple(part for level, at in zip(LEVELS, recipe.open_at, strict=True) if step >= at for part in level)
+    return [block for block in blocks if not block.startswith(opened)]
+
+
+def train_joint(
+    latents: Tensor,
+    captions: Sequence[str],
+    tokenizer: CLIPTokenizer,
+    model: CaptionedVideo,
+    recipe: Recipe,
+    scratch: Path,
+) -> CaptionedVideo:
+    """Train on single frames and on whole clips.
+
+    Args:
+        latents: scaled [clips, frames, 4, h, w].
+        captions: one per clip.
+        tokenizer: of the captions.
+        model: trained in place.
+        recipe: steps, batches, rates.
+        scratch: checkpoints.
+
+    Returns:
+        The averaged model.
+    """
+    scheduler = new_scheduler(recipe)
+    blocks = block_ids(model.unet)
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        closed = closed_blocks(blocks, step, recipe)
+        pictures = len(closed) == len(blocks)
+        n = recipe.image_batch if pictures else recipe.motion_batch
+        clip = torch.randint(len(latents), (n,), generator=generator)
+        x = latents[clip]
+        if pictures:
+            x = x[torch.arange(n), torch.randint(latents.shape[1], (n,), generator=generator)].unsqueeze(1)
+        times = sample_times(n, generator)
+        noisy, target = noised(scheduler, x, times, generator)
+        said = weakened([captions[int(i)] for i in clip], recipe, generator)
+        hidden = model.text_encoder(token_ids(tokenizer, said)).last_hidden_state
+        with without_units(model.unet, closed):
+            hidden = hidden.repeat_interleave(x.shape[1], 0)
+            predicted = model.unet(noisy.transpose(1, 2), times, hidden, return_dict=False)[0]
+        return F.mse_loss(predicted, target.transpose(1, 2))
+
+    groups = [{"params": list(model.parameters()), "lr": recipe.rate}]
+    average = train("joint", model, groups, loss, steps=recipe.joint_steps, recipe=recipe, scratch=scratch)
+    assert isinstance(average, CaptionedVideo)
+    return average
