@@ -126,7 +126,7 @@ def test_accuracies_by_hand() -> None:
     labels = [
         ["red", "circle", "left"],
         ["red", "circle", "none"],
-        ["blue", "square", "shrink"],
+        ["blue", "square", "turn"],
         ["green", "circle", "meet"],
     ]
     rows = pd.DataFrame({"prompt": prompts, "labels": labels})

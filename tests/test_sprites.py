@@ -11,12 +11,14 @@ from diffusers import UNetMotionModel
 
 from leanmotion.extractors import SpritesExtractor, load_extractor
 from leanmotion.removal import without_units
-from leanmotion.sprites.joint import closed_blocks, weakened
+from leanmotion.sprites.autoencoder import decode, encode, new_autoencoder, standardise
+from leanmotion.sprites.joint import draws_pictures, weakened
 from leanmotion.sprites.networks import new_adapter, new_unet, plain_unet
 from leanmotion.sprites.proof import shares_read, with_intervals
 from leanmotion.sprites.reader import SpriteReader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.renderer import render
+from leanmotion.sprites.training import rate_scale
 from leanmotion.sprites.vocabulary import byte_pairs, new_tokenizer
 from leanmotion.sprites.world import (
     COLOURS,
@@ -52,7 +54,7 @@ def centroid(clips: np.ndarray, axis: str) -> np.ndarray:
 
 def test_captions_round_trip() -> None:
     captions = all_captions()
-    assert len(set(captions)) == len(COLOURS) * len(SHAPES) * len(MOTIONS) == 144
+    assert len(set(captions)) == len(COLOURS) * len(SHAPES) * len(MOTIONS) == 120
     assert [parse_caption(caption) for caption in captions] == all_scenes()
     names = label_names()
     for scene in all_scenes():
@@ -71,13 +73,13 @@ def test_other_captions_are_refused(caption: str) -> None:
 
 def test_held_out_captions_are_balanced_and_apart() -> None:
     held_out = [parse_caption(caption) for caption in held_out_captions()]
-    assert len(set(held_out)) == 24
+    assert len(set(held_out)) == 20
     assert not {scene.caption for scene in held_out} & set(training_captions())
     for motion in MOTIONS:
         assert sum(scene.motion == motion for scene in held_out) == 2
     for colour in COLOURS:
         for shape in SHAPES:
-            assert sum((scene.colour, scene.shape) == (colour, shape) for scene in held_out) == 2
+            assert sum((scene.colour, scene.shape) == (colour, shape) for scene in held_out) <= 2
 
 
 def test_a_clip_depends_on_its_own_caption_and_seed_only() -> None:
@@ -120,7 +122,7 @@ def test_the_way_it_moves_is_visible_in_one_frame() -> None:
         columns = np.arange(red.shape[-1])
         dim, bright = (red > 0.1) & (red < 0.6), red > 0.8
         offset = [np.mean(np.where(d)[1]) - np.mean(np.where(b)[1]) for d, b in zip(dim, bright, strict=True)]
-        assert len(columns) == 64 and (sign * np.asarray(offset) > 5).all()
+        assert len(columns) == 48 and (sign * np.asarray(offset) > 4).all()
 
 
 def test_sizes_light_and_partners() -> None:
@@ -130,9 +132,8 @@ def test_sizes_light_and_partners() -> None:
         return green.sum((2, 3))
 
     assert (np.diff(area("grow"), axis=1) > 0).all()
-    assert (np.diff(area("shrink"), axis=1) < 0).all()
     corner = {m: render([Scene("red", "square", m).caption], [1])[0, :, 0, 0].sum(-1).astype(int) for m in MOTIONS}
-    assert (np.diff(corner["fade"]) < 0).all() and (np.diff(corner["dawn"]) > 0).all()
+    assert (np.diff(corner["fade"]) < 0).all() and (np.diff(corner["grow"]) == 0).all()
     x = render(["two red squares meet"], [0])[0, ..., 0] > 200
     width = [np.ptp(np.where(frame.any(0))[0]) for frame in x]
     assert (np.diff(width) < 0).all()
@@ -153,7 +154,7 @@ def test_every_word_is_one_token() -> None:
     assert {"left</w>", "lefts</w>"} <= set(vocabulary) and len(set(merges)) == len(merges)
 
 
-@pytest.mark.parametrize(("frames", "size"), [(8, 64), (16, 64), (8, 32)])
+@pytest.mark.parametrize(("frames", "size"), [(8, 48), (16, 64), (8, 32)])
 def test_reader_shapes_and_round_trip(tmp_path, frames: int, size: int) -> None:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
@@ -164,7 +165,7 @@ def test_reader_shapes_and_round_trip(tmp_path, frames: int, size: int) -> None:
     assert {head: tuple(v.shape) for head, v in logits.items()} == {
         "colour": (3, 4),
         "shape": (3, 3),
-        "motion": (3, 13),
+        "motion": (3, 11),
     }
     reader.save(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["labels"] == label_names()
@@ -192,28 +193,52 @@ def test_weakened_captions_are_a_share_and_belong_to_the_step() -> None:
     assert abs(whole - expected) < 5 * (expected * (1 - expected) / len(captions)) ** 0.5
 
 
-def test_motion_modules_open_from_the_bottom_up() -> None:
+def test_pictures_are_drawn_without_motion_modules() -> None:
     recipe = replace(Recipe(), unet_channels=(8, 8, 8, 8), unet_groups=4, unet_heads=1, motion_heads=1)
     unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
     assert isinstance(unet, UNetMotionModel)
-    pictures = recipe.image_steps - 1
-    blocks = block_ids(unet)
-    # Steps of `image_every` are single pictures: take the one after each opening.
-    counts = [len(closed_blocks(blocks, step, recipe)) for step in (pictures, *(at + 1 for at in recipe.open_at))]
-    assert counts == [21, 10, 5, 0]
-    assert len(closed_blocks(blocks, 4 * (recipe.joint_steps // 4), recipe)) == 21
+    steps = range(recipe.image_steps - 1, recipe.image_steps + 4 * recipe.image_every)
+    assert [draws_pictures(step, recipe) for step in steps] == [True, *[True, *[False] * (recipe.image_every - 1)] * 4]
 
-    # What is bypassed changes nothing, and comes back: an untrained block is the identity.
-    x, t, h = torch.randn(1, 4, 2, 8, 8), torch.tensor(5), torch.randn(2, 3, recipe.text_width)
+    # Blocks speak from the first step; without them, the video network is the picture network.
+    blocks = block_ids(unet)
+    x, t, h = torch.randn(1, 4, 2, 12, 12), torch.tensor(5), torch.randn(2, 3, recipe.text_width)
     with torch.no_grad():
         whole = unet(x, t, h).sample
         with without_units(unet, blocks):
             without = unet(x, t, h).sample
         plain = plain_unet(unet, recipe)(x.transpose(1, 2)[0], t, h).sample
+    assert not torch.allclose(whole, without, atol=1e-2)
     # float32 sums in another order: 1e-5 of values of order 1.
-    assert torch.allclose(whole, without, atol=1e-5)
     assert torch.allclose(plain, without.transpose(1, 2)[0], atol=1e-5)
     assert block_ids(unet) == blocks and len(blocks) == 21
+
+
+def test_standard_latents_reconstruct_as_before() -> None:
+    recipe = replace(Recipe(), vae_channels=(8, 8, 8))
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        vae = new_autoencoder(recipe).eval()
+    vae.register_to_config(scaling_factor=1.0)
+    clips = torch.from_numpy(render(all_captions()[::9], range(14), size=48)).permute(0, 1, 4, 2, 3)
+    before = encode(vae, clips)
+    pictures = decode(vae, before)
+    standardise(vae, before.mean((0, 1, 3, 4)), before.std((0, 1, 3, 4)))
+    after = encode(vae, clips)
+    # float32 over 1e5 values, each divided by a spread that can be a tenth: 1e-4.
+    assert torch.allclose(after.mean((0, 1, 3, 4)), torch.zeros(4), atol=1e-4)
+    assert torch.allclose(after.std((0, 1, 3, 4)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(decode(vae, after), pictures, atol=1e-4)
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    recipe = Recipe()
+    scale = [rate_scale(step, 1000, recipe) for step in range(1000)]
+    assert scale[0] == 1 / recipe.warmup and scale[-1] == pytest.approx(1 / (recipe.decay_share * 1000))
+    assert scale[recipe.warmup - 1] == 1 == scale[int(1000 * (1 - recipe.decay_share))]
+    # While it is level, a longer run has the same rates: a run may be made longer on its way.
+    level = range(recipe.warmup, 600)
+    assert all(rate_scale(step, 2000, recipe) == scale[step] for step in level)
 
 
 def test_shares_come_with_wilsons_interval() -> None:

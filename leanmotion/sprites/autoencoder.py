@@ -1,4 +1,4 @@
-"""Pictures <-> latents: a narrow AutoencoderKL of factor 8, and clips cached as latents."""
+"""Pictures <-> latents: a narrow AutoencoderKL, and clips cached as latents."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def to_unit(frames: Tensor) -> Tensor:
 
 
 def train_autoencoder(captions: list[str], recipe: Recipe, scratch: Path) -> AutoencoderKL:
-    """Train on single frames; the scaling factor that gives latents unit variance goes into the config."""
+    """Train on single frames; its latents have zero mean and unit variance in every channel."""
     # Seeded here and restored: construction in diffusers takes no generator.
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(recipe.seed)
@@ -74,28 +74,48 @@ def train_autoencoder(captions: list[str], recipe: Recipe, scratch: Path) -> Aut
         kl = 0.5 * (posterior.mean.pow(2) + posterior.var - 1 - posterior.logvar).float().mean()
         return (weight * (error.abs() + error.pow(2))).mean() + recipe.vae_kl * kl
 
-    groups = [{"params": list(model.parameters()), "lr": recipe.vae_rate}]
-    average = train("autoencoder", model, groups, loss, steps=recipe.vae_steps, recipe=recipe, scratch=scratch)
+    average = train("autoencoder", model, recipe.vae_rate, loss, steps=recipe.vae_steps, recipe=recipe, scratch=scratch)
     assert isinstance(average, AutoencoderKL)
-    latents = encode(average, clips[:: max(1, len(clips) // 512)], scale=1.0)
-    average.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
+    average.register_to_config(scaling_factor=1.0)
+    latents = encode(average, clips[:: max(1, len(clips) // 512)])
+    standardise(average, latents.mean((0, 1, 3, 4)), latents.std((0, 1, 3, 4)))
     return average
 
 
 @torch.no_grad()
-def encode(vae: AutoencoderKL, clips: Tensor, scale: float | None = None) -> Tensor:
-    """uint8 [n, f, 3, h, w] -> posterior means times the scaling factor, float32 [n, f, 4, h/8, w/8]."""
-    factor = vae.config["scaling_factor"] if scale is None else scale
+def standardise(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+    """Give every latent channel zero mean and unit variance, exactly, by its 1 x 1 convolutions before and after.
+
+    Left as they are, channels differ fivefold in size, and noise drowns the small ones, which hold the outlines, first.
+
+    Args:
+        vae: changed in place; what it reconstructs stays as it was.
+        mean: [4], of its latents by channel.
+        std: [4], likewise.
+    """
+    into, out = vae.quant_conv, vae.post_quant_conv
+    assert into is not None and out is not None and into.bias is not None and out.bias is not None
+    channels = len(mean)
+    into.weight[:channels] /= std.view(-1, 1, 1, 1)
+    into.bias[:channels] = (into.bias[:channels] - mean) / std
+    into.bias[channels:] -= 2 * std.log()  # of variances
+    out.bias += out.weight[:, :, 0, 0] @ mean
+    out.weight *= std.view(1, -1, 1, 1)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, clips: Tensor) -> Tensor:
+    """uint8 [n, f, 3, h, w] -> posterior means times the scaling factor, float32 [n, f, 4, h/factor, w/factor]."""
     parts: list[Tensor] = []
     for part in clips.flatten(0, 1).split(256):
         with low_precision():
             parts.append(vae.encode(to_unit(part), return_dict=False)[0].mean.float())
-    return (torch.cat(parts) * factor).unflatten(0, clips.shape[:2])
+    return (torch.cat(parts) * vae.config["scaling_factor"]).unflatten(0, clips.shape[:2])
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Scaled latents [n, f, 4, h/8, w/8] -> float32 [n, f, 3, h, w] in [-1, 1]."""
+    """Scaled latents [n, f, 4, h/factor, w/factor] -> float32 [n, f, 3, h, w] in [-1, 1]."""
     parts: list[Tensor] = []
     for part in (latents.flatten(0, 1) / vae.config["scaling_factor"]).split(128):
         with low_precision():

@@ -1,10 +1,9 @@
 """Pictures and clips from captions: text encoder, picture network and motion modules learn together.
 
-AnimateDiff trains motion modules on a frozen picture network. At this size that leaves the modules at 2 x 2 maps and
-below idle: a picture network that has learnt alone carries its layout through the skip connections at large maps, and
-whatever the deep modules say is not listened to. So clips train the picture network too, and the motion modules open
-from the bottom up: while only the deep ones are open, layout has to pass through them. Every fourth step draws single
-pictures without any motion module, so that the base stays a picture network of its own.
+AnimateDiff trains motion modules on a frozen picture network. At this size that leaves most of them idle: they never
+see the caption, and a picture network that has learnt alone does not listen to what the deep ones say. So clips train
+the picture network too. Every fourth step draws single pictures without any motion module, so that the base stays a
+picture network of its own.
 """
 
 from __future__ import annotations
@@ -24,13 +23,6 @@ from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.training import train
 from leanmotion.sprites.world import partial_caption
 from leanmotion.units import block_ids
-
-LEVELS: tuple[tuple[str, ...], ...] = (
-    ("down_2", "down_3", "mid", "up_0", "up_1"),
-    ("down_1", "up_2"),
-    ("down_0", "up_3"),
-)
-"""Parts of the UNet by the size of their maps, smallest first: 2 x 2 and below, 4 x 4, 8 x 8."""
 
 
 def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
@@ -71,12 +63,9 @@ def weakened(captions: Sequence[str], recipe: Recipe, generator: torch.Generator
     return said
 
 
-def closed_blocks(blocks: Sequence[str], step: int, recipe: Recipe) -> list[str]:
-    """Which of all motion blocks this step goes without: every one for single pictures."""
-    if step < recipe.image_steps or step % recipe.image_every == 0:
-        return list(blocks)
-    opened = tuple(part for level, at in zip(LEVELS, recipe.open_at, strict=True) if step >= at for part in level)
-    return [block for block in blocks if not block.startswith(opened)]
+def draws_pictures(step: int, recipe: Recipe) -> bool:
+    """Whether this step draws single pictures, without any motion module."""
+    return step < recipe.image_steps or step % recipe.image_every == 0
 
 
 def train_joint(
@@ -104,8 +93,7 @@ def train_joint(
     blocks = block_ids(model.unet)
 
     def loss(step: int, generator: torch.Generator) -> Tensor:
-        closed = closed_blocks(blocks, step, recipe)
-        pictures = len(closed) == len(blocks)
+        pictures = draws_pictures(step, recipe)
         n = recipe.image_batch if pictures else recipe.motion_batch
         clip = torch.randint(len(latents), (n,), generator=generator)
         x = latents[clip]
@@ -115,12 +103,11 @@ def train_joint(
         noisy, target = noised(scheduler, x, times, generator)
         said = weakened([captions[int(i)] for i in clip], recipe, generator)
         hidden = model.text_encoder(token_ids(tokenizer, said)).last_hidden_state
-        with without_units(model.unet, closed):
+        with without_units(model.unet, blocks if pictures else []):
             hidden = hidden.repeat_interleave(x.shape[1], 0)
             predicted = model.unet(noisy.transpose(1, 2), times, hidden, return_dict=False)[0]
         return F.mse_loss(predicted, target.transpose(1, 2))
 
-    groups = [{"params": list(model.parameters()), "lr": recipe.rate}]
-    average = train("joint", model, groups, loss, steps=recipe.joint_steps, recipe=recipe, scratch=scratch)
+    average = train("joint", model, recipe.rate, loss, steps=recipe.joint_steps, recipe=recipe, scratch=scratch)
     assert isinstance(average, CaptionedVideo)
     return average

@@ -25,7 +25,7 @@ def new_scheduler(recipe: Recipe) -> DDIMScheduler:
 def new_unet(recipe: Recipe) -> UNet2DConditionModel:
     """Stable Diffusion 1.5's topology at small width."""
     return UNet2DConditionModel(
-        sample_size=recipe.size // 8,
+        sample_size=recipe.size // recipe.vae_factor,
         down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
         up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
         block_out_channels=recipe.unet_channels,
@@ -37,8 +37,12 @@ def new_unet(recipe: Recipe) -> UNet2DConditionModel:
 
 
 def new_adapter(recipe: Recipe) -> MotionAdapter:
-    """A v2 motion adapter (21 blocks) for the recipe's UNet, each block the identity until it learns."""
-    adapter = MotionAdapter(
+    """A v2 motion adapter (21 blocks) for the recipe's UNet.
+
+    AnimateDiff starts each block as the identity, since its picture network is frozen. Here both learn together, and
+    blocks that speak from the first step are listened to: with zeroed `proj_out` most stayed silent.
+    """
+    return MotionAdapter(
         block_out_channels=recipe.unet_channels,
         motion_layers_per_block=2,
         motion_mid_block_layers_per_block=1,
@@ -47,11 +51,6 @@ def new_adapter(recipe: Recipe) -> MotionAdapter:
         motion_max_seq_length=32,
         use_motion_mid_block=True,
     )
-    for name, module in adapter.named_modules():
-        if name.endswith("proj_out") and isinstance(module, nn.Linear):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
-    return adapter
 
 
 class CaptionedVideo(nn.Module):

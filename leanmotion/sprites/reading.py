@@ -92,8 +92,9 @@ def train_reader(vae: AutoencoderKL, recipe: Recipe, scratch: Path) -> SpriteRea
         # Shape is the hardest to read: it counts twice.
         return torch.stack(heads).sum() + heads[HEADS.index("shape")]
 
-    groups = [{"params": list(model.parameters()), "lr": recipe.reader_rate}]
-    average = train("reader", model, groups, loss, steps=recipe.reader_steps, recipe=recipe, scratch=scratch)
+    average = train(
+        "reader", model, recipe.reader_rate, loss, steps=recipe.reader_steps, recipe=recipe, scratch=scratch
+    )
     assert isinstance(average, SpriteReader)
     return average
 

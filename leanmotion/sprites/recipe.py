@@ -10,15 +10,15 @@ from typing import Literal
 class Recipe:
     """Sizes, then one group per training run, in the order in which they run."""
 
-    size: int = 64
+    size: int = 48
     frames: int = 8
     seed: int = 20
-    threads: int = 2
+    threads: int = 1
 
-    # Autoencoder: four levels, so a factor of 8.
-    vae_channels: tuple[int, ...] = (16, 24, 48, 64)
+    # Autoencoder: three levels, so a factor of 4. Under a factor of 8 a sprite is three latents wide: shapes get lost.
+    vae_channels: tuple[int, ...] = (16, 32, 48)
     vae_groups: int = 4
-    vae_steps: int = 1500
+    vae_steps: int = 1200
     vae_batch: int = 32
     vae_rate: float = 3e-3
     vae_kl: float = 3e-4
@@ -32,37 +32,42 @@ class Recipe:
     text_length: int = 16
 
     # UNet.
-    unet_channels: tuple[int, ...] = (32, 48, 80, 80)
+    unet_channels: tuple[int, ...] = (16, 32, 64, 64)
     unet_groups: int = 8
-    unet_heads: int = 2
-    motion_heads: int = 4
+    unet_heads: int = 1
+    motion_heads: int = 1
 
     # Diffusion, as AnimateDiff has it but for the prediction type: few steps start from nearly pure noise, where an
     # epsilon network's errors in the picture are multiplied by 25.
     prediction_type: Literal["epsilon", "v_prediction"] = "v_prediction"
 
-    # Pictures and clips together: the motion modules at the smallest maps open first, then 4 x 4, then 8 x 8.
-    clips_per_caption: int = 48
+    # Pictures and clips together.
+    clips_per_caption: int = 64
     image_steps: int = 500
-    image_batch: int = 128
+    image_batch: int = 64
     image_every: int = 4
-    open_at: tuple[int, ...] = (500, 1400, 2300)
-    joint_steps: int = 4200
-    motion_batch: int = 16
-    rate: float = 2e-3
+    joint_steps: int = 8000
+    motion_batch: int = 8
+    rate: float = 2.5e-3
     caption_dropout: float = 0.08
     word_dropout: float = 0.1
 
     # Reader: the network that reads colour, shape and motion off a clip.
     reader_width: int = 24
     reader_features: int = 64
-    reader_steps: int = 1200
+    reader_steps: int = 800
     reader_clips_per_caption: int = 16
     reader_latent_noise: float = 0.15
     reader_batch: int = 32
     reader_rate: float = 2e-3
 
-    ema: float = 0.998
+    ema: float = 0.999
     weight_decay: float = 0.01
-    warmup: int = 50
+    warmup: int = 100
+    decay_share: float = 0.35
     checkpoint_seconds: float = 60.0
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels to a latent, each way."""
+        return int(2 ** (len(self.vae_channels) - 1))

@@ -1,8 +1,8 @@
 """Captions and seeds -> clips of sprites: signed distances, antialiased, vectorised over clips, frames and pixels.
 
 Motion modules never see the caption, so whatever moves tells in a single frame how it moves: a fading trail behind, a
-white nose, a floor, a halo to grow into, a ring left behind by shrinking, stars, the tint of the light. The cues are
-several pixels wide, for they have to pass through an autoencoder of factor 8.
+white nose, a floor, a halo to grow into, stars, the tint of the light. The cues are several pixels wide, for they have
+to pass through an autoencoder.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ HEADINGS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down":
 WHITE = np.asarray((1.0, 1.0, 1.0), np.float32)
 FLOOR_GREY = np.asarray((0.5, 0.5, 0.5), np.float32)
 DUSK = np.asarray((0.62, 0.42, 0.25), np.float32)
-DAWN = np.asarray((0.25, 0.48, 0.62), np.float32)
 FLOOR_Y = 0.86
 BATCH = 64
 
 
-def render(captions: Sequence[str], seeds: Sequence[int], *, frames: int = 8, size: int = 64) -> NDArray[np.uint8]:
+def render(captions: Sequence[str], seeds: Sequence[int], *, frames: int = 8, size: int = 48) -> NDArray[np.uint8]:
     """Draw one clip per caption and seed.
 
     Args:
@@ -120,7 +119,7 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
     u = np.linspace(0, 1, frames, dtype=np.float32)[None, :, None, None]
     still = np.zeros((n, frames, 1, 1), np.float32)
     x, y = draw(0, 0.28, 0.72) + still, draw(1, 0.28, 0.72) + still
-    r, angle = draw(2, 0.15, 0.19) + still, still
+    r, angle = draw(2, 0.17, 0.21) + still, still
     light: Array = np.ones((1, 1, 1, 1, 1), np.float32)
 
     if motion in HEADINGS:
@@ -133,17 +132,13 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
         angle = draw(3, 0.0, 2 * np.pi) + draw(4, 1.2, 1.6) * np.pi * u
     elif motion == "bounce":
         canvas.lay(canvas.cover(FLOOR_Y - canvas.y + np.zeros_like(canvas.x)) + np.zeros_like(still), FLOOR_GREY)
-        height = np.abs(np.cos(np.pi * (draw(3, 0.0, 1.0) + 1.5 * u)))
+        height = np.abs(np.cos(np.pi * (draw(3, 0.0, 1.0) + 1.1 * u)))
         y = FLOOR_Y - 0.85 * r - draw(4, 0.38, 0.48) * height
     elif motion == "grow":
         x, y = draw(0, 0.4, 0.6) + still, draw(1, 0.4, 0.6) + still
         halo = np.hypot(canvas.x - x, canvas.y - y)
         canvas.lay(0.55 * ((0.42 - halo) / 0.2).clip(0, 1), colour)
         r = draw(2, 0.09, 0.12) + draw(4, 0.14, 0.18) * u
-    elif motion == "shrink":
-        x, y = draw(0, 0.4, 0.6) + still, draw(1, 0.4, 0.6) + still
-        canvas.lay(canvas.cover(np.abs(np.hypot(canvas.x - x, canvas.y - y) - 0.33) - 0.025), WHITE)
-        r = draw(2, 0.25, 0.28) - draw(4, 0.13, 0.16) * u
     elif motion == "pan":
         shift = draw(3, 0.55, 0.75) * u
         for k in range(5):
@@ -151,13 +146,12 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
             star_x = (draw(4, 0.0, 1.2) + 0.48 * k + draw(5 + k, -0.12, 0.12) - shift) % 1.2 - 0.1
             star_y = 0.1 + 0.2 * k + draw(10 + k, -0.04, 0.04)
             canvas.lay(canvas.cover(np.hypot(canvas.x - star_x, canvas.y - star_y) - 0.05), WHITE)
-    elif motion in ("fade", "dawn"):
-        level = 1 - u if motion == "fade" else u
-        level = (draw(3, 0.2, 0.28) + draw(4, 0.65, 0.72) * level)[..., None]
-        canvas.rgb += level * (DUSK if motion == "fade" else DAWN)
+    elif motion == "fade":
+        level = (draw(3, 0.2, 0.28) + draw(4, 0.65, 0.72) * (1 - u))[..., None]
+        canvas.rgb += level * DUSK
         light = 0.55 + 0.45 * level
     elif motion == "meet":
-        r = draw(2, 0.13, 0.15) + still
+        r = draw(2, 0.14, 0.16) + still
         x = draw(0, 0.46, 0.54) + still
         gap = draw(3, 0.36, 0.4) - draw(4, 0.21, 0.25) * u
         for side in (-1.0, 1.0):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +21,19 @@ Loss = Callable[[int, torch.Generator], Tensor]
 def train(
     name: str,
     model: nn.Module,
-    groups: Sequence[dict[str, Any]],
+    rate: float,
     loss: Loss,
     *,
     steps: int,
     recipe: Recipe,
     scratch: Path,
 ) -> nn.Module:
-    """Train the parameters in `groups` with AdamW on a warmed-up cosine; return the averaged weights' model.
+    """Train all parameters; return the averaged weights' model.
 
     Args:
         name: the run's name: checkpoints lie at `scratch/<name>.pt`, and a finished run is not repeated.
-        model: holds all parameters of `groups`; it is trained in place.
-        groups: AdamW parameter groups, each with its peak `lr`.
+        model: trained in place.
+        rate: peak learning rate.
         loss: called once a step.
         steps: number of optimiser steps.
         recipe: averaging, warm-up, seed and how often to save.
@@ -43,9 +42,8 @@ def train(
     Returns:
         A copy of `model` that holds the exponential moving average of its weights, in evaluation mode.
     """
-    parameters = [p for group in groups for p in group["params"]]
-    peaks = [float(group["lr"]) for group in groups]
-    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=True)
+    parameters = list(model.parameters())
+    optimiser = torch.optim.AdamW(parameters, rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=True)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     path = scratch / f"{name}.pt"
     start = 0
@@ -67,9 +65,7 @@ def train(
     last_save, shown = time.monotonic(), math.nan
     bar = tqdm(range(start, steps), desc=name, initial=start, total=steps, mininterval=5)
     for step in bar:
-        scale = min(1.0, (step + 1) / recipe.warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * max(scale, 0.01)
+        optimiser.param_groups[0]["lr"] = rate * rate_scale(step, steps, recipe)
         value = loss(step, torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
         optimiser.zero_grad()
         value.backward()
@@ -87,3 +83,8 @@ def train(
     if start < steps:
         save(steps)
     return average
+
+
+def rate_scale(step: int, steps: int, recipe: Recipe) -> float:
+    """Share of the peak rate at a step: up, level, and down at the end, so that a run can be made longer on its way."""
+    return min(1.0, (step + 1) / recipe.warmup, (steps - step) / (recipe.decay_share * steps))

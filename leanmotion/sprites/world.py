@@ -24,10 +24,8 @@ TEMPLATES: dict[str, str] = {
     "turn": "a {colour} {shape} turns",
     "bounce": "a {colour} {shape} bounces",
     "grow": "a {colour} {shape} grows",
-    "shrink": "a {colour} {shape} shrinks",
     "pan": "the camera pans past a {colour} {shape}",
     "fade": "the light fades on a {colour} {shape}",
-    "dawn": "the light dawns on a {colour} {shape}",
     "meet": "two {colour} {shape}s meet",
 }
 """Motion name -> caption template."""
@@ -87,7 +85,7 @@ def partial_caption(caption: str, colour: bool, shape: bool, motion: bool) -> st
 
 
 def all_scenes() -> list[Scene]:
-    """Every scene, motion by motion: 12 motions x 4 colours x 3 shapes = 144."""
+    """Every scene, motion by motion: 10 motions x 4 colours x 3 shapes = 120."""
     return [Scene(colour, shape, motion) for motion, colour, shape in product(MOTIONS, COLOURS, SHAPES)]
 
 
@@ -97,12 +95,12 @@ def all_captions() -> list[str]:
 
 
 def held_out_captions() -> list[str]:
-    """The 24 captions that the teacher's training never sees: two colour-shape pairs a motion, each pair twice."""
+    """The 20 captions that the teacher's training never sees: two colour-shape pairs a motion, each pair twice."""
     pairs = len(COLOURS) * len(SHAPES)
     scenes = all_scenes()
     chosen: list[str] = []
     for m in range(len(MOTIONS)):
-        # 5 and 12 are coprime: over the motions each of the 12 pairs comes up exactly once per offset.
+        # 5 and 12 are coprime: so no two motions hold back the same pair per offset.
         for offset in (0, 7):
             chosen.append(scenes[m * pairs + (5 * m + offset) % pairs].caption)
     return chosen
