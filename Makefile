@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint types teacher-check lock clean
+.PHONY: repro test lint types teacher-check readme lock clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -29,6 +29,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 teacher-check: $(VENV)/.installed
 	python stages/prove_teacher.py --out metrics/teacher.json
 	dvc commit --force prove
+
+# After a full run: the README's table, GIF and contact sheet, from its artefacts and metrics.
+readme: $(VENV)/.installed
+	leanmotion readme
 
 # After a change of the dependencies in pyproject.toml: newest versions that fit, torch kept where it is.
 lock: $(VENV)/.installed

@@ -27,7 +27,7 @@ from leanmotion.motion_state import (
     portable_tensors,
 )
 from leanmotion.removal import remove_units, removed_units
-from leanmotion.weights import file_sha256
+from leanmotion.weights import align, file_sha256
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, UNetMotionModel
@@ -116,7 +116,8 @@ def read_pruned_config(folder: PathLike) -> dict[str, Any]:
 def apply_pruned(unet2d: nn.Module, folder: PathLike) -> "UNetMotionModel":
     """A `UNetMotionModel` of an image UNet and a pruned adapter, in the dtype and on the device of `unet2d`.
 
-    Spatial weights are shared with `unet2d`, not copied; removed units never take memory.
+    Spatial weights are shared with `unet2d`, not copied; removed units never take memory. All weights lie where torch
+    would put them (those of `unet2d` are moved there): the output is, to the bit, that of the UNet that was saved.
 
     Raises:
         LeanmotionError: the folder is damaged, or was made for a UNet of another architecture.
@@ -148,10 +149,12 @@ def apply_pruned(unet2d: nn.Module, folder: PathLike) -> "UNetMotionModel":
         unet: Any = UNetMotionModel.from_unet2d(unet2d, stand_in, load_weights=False)
     remove_units(unet, config["removed_units"])
     tensors = load_file(folder / WEIGHTS, device=str(unet2d.device))
+    align(unet2d)
     state = {key: value.to(unet2d.dtype) for key, value in tensors.items()} | dict(unet2d.state_dict())
     expected = {key: tuple(value.shape) for key, value in unet.state_dict().items()}
     check_keys(f"pruned adapter {folder} on this base", {k: tuple(v.shape) for k, v in state.items()}, expected)
     unet.load_state_dict(state, assign=True)
+    align(unet)
     return unet.eval()
 
 
@@ -179,6 +182,9 @@ def load_pruned_pipeline(
     unet = apply_pruned(base.unet, adapter)
     names = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor", "image_encoder")
     parts: dict[str, Any] = {name: getattr(base, name, None) for name in names}
+    for part in parts.values():
+        if isinstance(part, nn.Module):
+            align(part)
     pipeline = AnimateDiffPipeline(unet=unet, motion_adapter=None, **parts)  # pyright: ignore[reportArgumentType]
     return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 

@@ -2,14 +2,25 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.stage import guarded
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+_HELP = r"""The pipeline itself is `dvc repro`; these commands stand around it.
+
+Run them in the project's folder. An error takes one line, and the exit code is 2.
+
+\b
+before a run:        leanmotion check --measure
+after an edit:       leanmotion plan
+after a run:         open data/report.html
+                     leanmotion generate --prompt "..." -o clip.gif
+                     leanmotion show data/ranking.parquet
+"""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=_HELP)
 
 
 @app.command()
@@ -18,19 +29,32 @@ def check(
     params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
     measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
 ) -> None:
-    """Check settings, weight files and prompts; say what a whole run draws, stores and takes."""
+    r"""Check settings, weight files and prompts; say what a whole run draws, stores and takes.
+
+    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages, weights and
+    extractor are opened, free disk is set beside what videos will take. With --measure one chunk of clips is drawn
+    (after a first one to warm up), and time and memory of a whole run are worked out from it.
+
+    \b
+    leanmotion check
+    leanmotion check --measure --params presets/animatediff-v1-5-2.yaml
+    """
     from leanmotion import estimate
     from leanmotion.features import open_extractor
+    from leanmotion.inspection import check_adapter
+    from leanmotion.plan import check_flow
     from leanmotion.prompts import load_prompts
     from leanmotion.settings import load_settings
     from leanmotion.teacher import weight_files
 
     settings = load_settings(params)
+    stages = check_flow(settings)
     files = weight_files(settings.teacher)
     prompts = load_prompts(settings.prompts.source)
     extractor = open_extractor(settings)
-    clips, blocks = sum(settings.split_counts.values()), len(settings.teacher.blocks)
+    clips, blocks = sum(settings.split_counts.values()), check_adapter(settings)
     print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
+    print(f"dvc.yaml: {stages} stages and families of stages find their settings")
     print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files.values()))}")
     print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
     print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
@@ -55,7 +79,11 @@ def check(
 @app.command()
 @guarded
 def plan() -> None:
-    """Say which stages `dvc repro` would run, and why; nothing is run."""
+    """Say which stages `dvc repro` would run, and why; nothing is run.
+
+    Reads `dvc status` and the graph: stages whose settings, code or inputs changed, with the reasons, and those
+    behind them, which run only if what they read comes out different. Frozen stages are named apart.
+    """
     from leanmotion.plan import lines
     from leanmotion.plan import plan as ask
 
@@ -68,35 +96,46 @@ def generate(
     prompt: Annotated[str, typer.Option(help="what to draw")],
     out: Annotated[Path, typer.Option("--out", "-o", help="a .gif or .mp4 to write")],
     adapter: Annotated[Path, typer.Option(help="a pruned adapter's folder")] = Path("data/export/pruned"),
-    base: Annotated[str, typer.Option(help="the base pipeline: folder, single file or hub id")] = "data/teacher/base",
-    frames: Annotated[int, typer.Option(min=1)] = 8,
-    height: Annotated[int, typer.Option(min=8)] = 64,
-    width: Annotated[int, typer.Option(min=8)] = 64,
-    steps: Annotated[int, typer.Option(min=1)] = 10,
-    guidance: Annotated[float, typer.Option(min=1)] = 1.0,
+    base: Annotated[str, typer.Option(help="the base: folder, single file, hub id [default: teacher.base]")] = "",
+    compare: Annotated[bool, typer.Option("--compare", help="the teacher's clip of the same seed on the left")] = False,
+    params: Annotated[Path, typer.Option(help="settings that what follows is taken from")] = Path("params.yaml"),
+    frames: Annotated[int | None, typer.Option(min=1, help="[default: sampling.frames]")] = None,
+    height: Annotated[int | None, typer.Option(min=8, help="[default: sampling.height]")] = None,
+    width: Annotated[int | None, typer.Option(min=8, help="[default: sampling.width]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="[default: sampling.steps]")] = None,
+    guidance: Annotated[float | None, typer.Option(min=1, help="[default: sampling.guidance]")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
-    scale: Annotated[int, typer.Option(min=1, help="MP4: enlarge so many times")] = 4,
 ) -> None:
-    """Draw one clip with a pruned adapter."""
+    r"""Draw one clip with a pruned adapter.
+
+    \b
+    leanmotion generate --prompt "two red triangles meet" -o clip.gif
+    leanmotion generate --prompt "a blue circle grows" --compare --seed 3 -o both.mp4
+    """
     if out.suffix not in {".gif", ".mp4"}:
         raise LeanmotionError(f"--out {out}: choose a name that ends in .gif or .mp4")
     import numpy as np
     import torch
 
     from leanmotion.adapter import load_pruned_pipeline
-    from leanmotion.video import write_gif, write_mp4
+    from leanmotion.gallery import write_clips
+    from leanmotion.settings import load_settings
+    from leanmotion.teacher import load_pipeline
 
-    pipeline = load_pruned_pipeline(adapter, base=base)
-    drawn = pipeline(
-        prompt, num_frames=frames, height=height, width=width, num_inference_steps=steps, guidance_scale=guidance,
-        generator=torch.Generator().manual_seed(seed), output_type="np",
-    )  # fmt: skip
-    clip = (np.asarray(drawn.frames[0]) * 255).round().astype(np.uint8)  # pyright: ignore[reportAttributeAccessIssue]
-    if out.suffix == ".gif":
-        write_gif(out, clip, fps)
-    else:
-        write_mp4(out, clip, fps, scale)
+    settings = load_settings(params)
+    s = settings.sampling
+    pipelines = [load_pipeline(settings.teacher)] if compare else []
+    pipelines.append(load_pruned_pipeline(adapter, base=base or settings.teacher.base))
+    clips = []
+    for pipeline in pipelines:
+        drawn: Any = pipeline(
+            prompt, negative_prompt=settings.prompts.negative, num_frames=frames or s.frames, height=height or s.height,
+            width=width or s.width, num_inference_steps=steps or s.steps, guidance_scale=guidance or s.guidance,
+            generator=torch.Generator().manual_seed(seed), output_type="np",
+        )  # fmt: skip
+        clips.append((np.asarray(drawn.frames[0]) * 255).round().astype(np.uint8))
+    write_clips(clips, out, fps=fps)
     print(out)
 
 
@@ -104,15 +143,29 @@ def generate(
 @guarded
 def show(
     artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/")],
-    rows: Annotated[int, typer.Option(min=1, help="rows to print")] = 30,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="of videos: a contact sheet to write, .png")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows to print, or clips to show")] = 30,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="of videos: .png for strips of frames, .gif or .mp4 to play")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="of a .gif or .mp4")] = 8,
 ) -> None:
-    """Print an artefact as a table; of a video table, write a contact sheet."""
+    r"""Print an artefact as a table; of a video table, write its clips as a contact sheet or side by side.
+
+    \b
+    leanmotion show data/ranking.parquet
+    leanmotion show data/videos/ablate/mid_0.parquet -o sheet.png
+    leanmotion show data/videos/full/report_a.parquet --rows 9 -o nine.gif
+    """
     from leanmotion.tables import artefact_of, read_table, table_meta
 
     name = artefact_of(artefact)
-    if name == "videos" and out is not None:
-        _contact_sheet(artefact, out, rows)
+    if out is not None:
+        if name != "videos":
+            raise LeanmotionError(f"--out {out}: {artefact} holds {name}, no videos: leave --out away to print it")
+        from leanmotion.gallery import first_clips, write_clips
+
+        write_clips(first_clips(artefact, rows), out, fps=fps)
+        print(out)
         return
     table = read_table(artefact, name)
     plain = [c for c, kind in zip(table.column_names, table.schema.types, strict=True) if str(kind) != "binary"]
@@ -120,12 +173,20 @@ def show(
     print(f"{name}: {table.num_rows} rows", *(f"{k}={v}" for k, v in sorted(table_meta(table).items())), sep="\n  ")
 
 
-def _contact_sheet(artefact: Path, out: Path, rows: int) -> None:
-    from PIL import Image
+@app.command()
+@guarded
+def readme(
+    path: Annotated[Path, typer.Argument(help="the README, with its markers")] = Path("README.md"),
+    params: Annotated[Path, typer.Option(help="the settings of the run")] = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="its artefacts")] = Path("data"),
+    metrics: Annotated[Path, typer.Option(help="its metrics")] = Path("metrics"),
+) -> None:
+    """Write the README's results (table, GIF, contact sheet) from the artefacts and metrics of the last run.
 
-    from leanmotion.rendering import read_clips
-    from leanmotion.video import contact_sheet
+    What stands between `<!-- results -->` and `<!-- reading -->` and their ends is replaced; a test holds that these
+    figures are those of metrics/.
+    """
+    from leanmotion.readme import write_readme
 
-    clips = [clip for take in read_clips(artefact) for clip in take.frames][:rows]
-    Image.fromarray(contact_sheet(clips, columns=2, scale=1)).save(out)
-    print(out)
+    for written in write_readme(path, params=params, data=data, metrics=metrics):
+        print(written)

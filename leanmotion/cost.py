@@ -143,6 +143,7 @@ def measure_latency(
     seed: int = 0,
     synchronise: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    progress: Callable[[int], object] | None = None,
 ) -> list[dict[str, Any]]:
     """Times every variant once a round, in a new random order each round, so that drift hits all alike.
 
@@ -153,6 +154,7 @@ def measure_latency(
         seed: of the orders.
         synchronise: waits for the device, e.g. `torch.cuda.synchronize`; None on a CPU.
         clock: in seconds.
+        progress: told after every call, outside what is timed.
 
     Returns:
         Rows with variant, round (from 0) and seconds, in order of measurement.
@@ -177,6 +179,8 @@ def measure_latency(
                 seconds = clock() - start
             if number >= 0:
                 rows.append({"variant": name, "round": number, "seconds": seconds})
+            if progress is not None:
+                progress(1)
     return rows
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from leanmotion.errors import LeanmotionError, did_you_mean
-from leanmotion.weights import checked_digest, joint_digest, snapshot
+from leanmotion.weights import align, checked_digest, joint_digest, snapshot
 
 Clips = UInt8[np.ndarray, "clips frames height width 3"]
 
@@ -204,6 +204,7 @@ class VideoMAEExtractor:
             # transformers would leave these at random values.
             raise LeanmotionError(f"extractor.path {path}: weights lack {sorted(info['missing_keys'])[0]}")
         self._model = self._model.float().eval().to(device)
+        align(self._model)
         self.dimensions = int(self._model.config.hidden_size)
         self._batch, self._device = batch, device
 

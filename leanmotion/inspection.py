@@ -8,7 +8,7 @@ from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.removal import without_units
 from leanmotion.sampling import latent_shape
 from leanmotion.settings import Settings
-from leanmotion.teacher import TeacherRecord, fingerprint, load_pipeline
+from leanmotion.teacher import TeacherRecord, fingerprint, load_motion_adapter, load_pipeline
 from leanmotion.units import block_ids, list_units, parameters
 
 
@@ -58,6 +58,20 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
         motion_parameters=whole - spatial,
     )
     return record, rows
+
+
+def check_adapter(settings: Settings) -> int:
+    """Check the settings against the adapter alone, which is quickly read; returns its number of motion blocks.
+
+    Raises:
+        LeanmotionError: An adapter that does not load, other blocks than `teacher.blocks`, or more frames than its
+            positions.
+    """
+    adapter = load_motion_adapter(settings.teacher)
+    found = block_ids(adapter)
+    _check_blocks(settings.teacher.blocks, found)
+    _check_frames(settings.sampling.frames, adapter)
+    return len(found)
 
 
 def _check_blocks(listed: list[str], present: list[str]) -> None:

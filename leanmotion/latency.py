@@ -1,9 +1,11 @@
 """Measured time of UNet calls with and without blocks: interleaved, so that drift cancels."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from leanmotion.cost import FULL, NONE, measure_latency, paired_savings, unet_inputs, unet_macs, without_variants
+from leanmotion.progress import Progress
 from leanmotion.removal import without_units
 from leanmotion.sampling import latent_shape
 from leanmotion.settings import Settings
@@ -32,13 +34,16 @@ def _measured(pipeline: Any, settings: Settings, variants: Mapping[str, Sequence
     size = {"frames": frames, "height": height, "width": width, "tokens": pipeline.tokenizer.model_max_length}
     clips = settings.profile.batch * (2 if settings.sampling.guidance > 1 else 1)
     inputs = unet_inputs(unet, **size, batch=clips, device=device())
-    timed = measure_latency(
-        without_variants(unet, inputs, variants),
-        rounds=settings.profile.rounds,
-        warmup=settings.profile.warmup,
-        seed=settings.profile.seed,
-        synchronise=_synchronise(),
-    )
+    rounds, warmup = settings.profile.rounds, settings.profile.warmup
+    with closing(Progress("timing", (rounds + warmup) * len(variants), "call")) as progress:
+        timed = measure_latency(
+            without_variants(unet, inputs, variants),
+            rounds=rounds,
+            warmup=warmup,
+            seed=settings.profile.seed,
+            synchronise=_synchronise(),
+            progress=progress.update,
+        )
     found = {row["variant"]: row for row in paired_savings(timed)}
     rows = []
     for name, removed in variants.items():

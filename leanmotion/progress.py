@@ -33,14 +33,15 @@ class Progress:
         if now - self._said >= _QUIET_SECONDS:
             self._said = now
             rate = self.done / (now - self._start)
-            left = (self.total - self.done) / rate if rate else float("inf")
-            print(
-                f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.2f}/s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"
+            self._say(f"{self.done}/{self.total} {self.unit}, {rate:.3g}/s, {left} left")
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Take the bar away; where none was and the work was long, say that it is done."""
         if self._bar is not None:
             self._bar.close()
+        elif self._said > self._start:
+            self._say(f"{self.done}/{self.total} {self.unit} in {tqdm.format_interval(time.monotonic() - self._start)}")
+
+    def _say(self, words: str) -> None:
+        print(f"{self.label}: {words}", file=sys.stderr, flush=True)

@@ -62,13 +62,14 @@ class _Seen:
 def token_cosines(before: Tensor, after: Tensor, dim: int) -> Tensor:
     """Cosine over the channels `dim`, one per token, in float32; 0 where either vector is zero.
 
-    Written as xy / sqrt(xx yy), not as a product of unit vectors: sqrt(a * a) is exactly a in IEEE arithmetic, so an
-    unchanged token gives exactly 1 and a negated one exactly -1.
+    Written as xy / sqrt(xx yy), not as a product of unit vectors, and from the sums on in float64: there the order of a
+    sum, or a root that is an ulp off (vector libraries round roots as they like), is far below what rounding to float32
+    shows. So an unchanged token gives exactly 1 and a negated one exactly -1, on any processor.
     """
     x, y = before.detach().float(), after.detach().float()
-    product, xx, yy = (x * y).sum(dim), (x * x).sum(dim), (y * y).sum(dim)
+    product, xx, yy = ((a * b).sum(dim, dtype=torch.float64) for a, b in ((x, y), (x, x), (y, y)))
     scale = (xx * yy).sqrt()
-    return torch.where(scale > 0, product / scale, torch.zeros_like(scale))
+    return torch.where(scale > 0, product / scale, torch.zeros_like(scale)).float()
 
 
 class SimilarityRecorder:

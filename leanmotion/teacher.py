@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from leanmotion.errors import LeanmotionError
 from leanmotion.settings import Teacher
 from leanmotion.tables import write_text
-from leanmotion.weights import file_sha256
+from leanmotion.weights import align, file_sha256
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
@@ -124,6 +124,8 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
         raise LeanmotionError(
             f"teacher.base: {place} holds a {type(base.unet).__name__}: give a base with a UNet2DConditionModel"
         )
+    for part in (base.unet, base.vae, base.text_encoder):
+        align(part)
     return base
 
 

@@ -1,11 +1,28 @@
-"""Weights, pinned: by the sha256 of the file, and by the commit of a hub id."""
+"""Weights, pinned by the sha256 of the file and the commit of a hub id; and where they lie in memory."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+from torch import nn
+
 from leanmotion.errors import LeanmotionError
+
+ALIGNMENT = 64
+"""Bytes: what torch's own allocator keeps, and what oneMKL asks for where results are to be reproducible."""
+
+
+def align(module: nn.Module) -> None:
+    """Move weights on the CPU that lie at odd addresses into memory of torch's own; values stay.
+
+    Weights mapped from a file lie wherever its header ends, and matrix kernels choose their path by the address: the
+    same weights from another file, or in memory, then differ by some 1e-7 in what they give. Parameters of two modules
+    that share memory are parted: align before sharing.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
 
 
 def file_sha256(path: Path) -> str:

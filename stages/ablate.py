@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.rendering import Take, render
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord
@@ -24,6 +24,7 @@ def main(
     samplers = Samplers(settings, TeacherRecord.read(teacher))
     take = Take(block, samplers.teacher([block]), "rank")
     render([take], out, prompts=prompts, settings=settings, samplers=samplers, label=f"without {block}")
+    summary.videos(out)
 
 
 if __name__ == "__main__":

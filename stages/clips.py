@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.clip_sources import write_clips_of
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord
@@ -18,8 +18,8 @@ def main(
     settings = load_settings(params)
     count, skipped = write_clips_of(settings, Samplers(settings, TeacherRecord.read(teacher)), out)
     print(f"{count} clips from {settings.clips.source}, {len(skipped)} skipped")
-    for file in skipped:
-        print(f"skipped {file.file}: {file.reason}")
+    if skipped:
+        summary.show("skipped", ["file", "why"], [[file.file, file.reason] for file in skipped])
 
 
 if __name__ == "__main__":

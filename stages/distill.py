@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
+from leanmotion import stage, summary
+from leanmotion.adapter import read_pruned_config
 from leanmotion.rounds import plan_round, run_round
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord
@@ -26,8 +27,13 @@ def main(
     start = Student.read(previous)
     samplers = Samplers(settings, TeacherRecord.read(teacher))
     rows = run_round(settings, plan_round(settings, name, start, order), samplers, clips, out)
-    if rows:
-        print(f"{name}: loss {rows[0]['total']:.4f} -> {rows[-1]['total']:.4f} in {len(rows)} steps")
+    evidence = read_pruned_config(out / "adapter")["evidence"]
+    note = ""
+    if "loss_before" in evidence:
+        before, after = evidence["loss_before"], evidence["loss_after"]
+        kept = "the trained weights are kept" if after < before else "left untrained"
+        note = f"loss on fresh noise {before:.3g} before, {after:.3g} after: {kept}"
+    summary.losses(name, rows, note)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def main(
         embed(videos / f"{name}.parquet", out / f"{name}.parquet", extractor)
         progress.update(1)
     progress.close()
+    print(f"{len(names)} video tables: {extractor.dimensions} {extractor.name} features a clip")
     wanted = {out / f"{name}.parquet" for name in names}
     for stale in set(out.rglob("*.parquet")) - wanted:
         stale.unlink()

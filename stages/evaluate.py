@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import pandas as pd
-
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
 from leanmotion.features import FeatureSet, embedded, open_extractor
 from leanmotion.settings import load_settings
@@ -48,8 +46,7 @@ def main(
     meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1"}
     write_table(out, "evaluation", rows, meta=meta)
     write_text(metrics, json.dumps(metrics_of(rows, "select"), indent=1) + "\n")
-    shown = pd.DataFrame(rows)[["split", "round", "arm", "removed", "excess", "fvd", "motion_accuracy"]]
-    print(shown.round(4).to_string(index=False))
+    summary.evaluation(rows)
 
 
 if __name__ == "__main__":

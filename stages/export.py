@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.export import export_student
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord
@@ -22,8 +22,8 @@ def main(
     chosen = Student.read(students / json.loads(selection.read_text())["round"])
     samplers = Samplers(load_settings(params), TeacherRecord.read(teacher), [chosen])
     sizes = export_student(samplers, chosen, json.loads(evidence.read_text()), out)
-    for form, size in sizes.items():
-        print(f"{out / form}: {size / 1e6:.2f} MB")
+    cells = [[str(out / form), f"{size / 1e6:.2f}"] for form, size in sizes.items()]
+    summary.show(f"the adapter of {chosen.round}, in three forms", ["folder", "MB"], cells)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.rendering import Take, render
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord
@@ -25,6 +25,7 @@ def main(
     samplers = Samplers(settings, TeacherRecord.read(teacher))
     take = Take("full", samplers.teacher(), split, seeds)
     render([take], out, prompts=prompts, settings=settings, samplers=samplers, label=f"original, {split} {seeds}")
+    summary.videos(out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.latency import round_latency_rows
 from leanmotion.settings import load_settings
 from leanmotion.tables import write_table
@@ -22,8 +22,7 @@ def main(
     removed = {name: Student.read(students / name).removed for name in settings.rounds}
     rows = round_latency_rows(pipeline, settings, removed)
     write_table(out, "profile", rows)
-    for row in rows:
-        print(f"{row['variant']:>6}: {row['seconds'] * 1e3:.2f} ms, saves {row['saving'] * 1e3:.2f} ms")
+    summary.latency(rows)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.probing import probes_of
 from leanmotion.rendering import Take, render
 from leanmotion.settings import load_settings
@@ -29,6 +29,7 @@ def main(
     probes = probes_of(name, settings.probe.sets[name], rows, seed=settings.probe.seed)
     takes = [Take(probe.name, samplers.teacher(probe.units), "rank") for probe in probes]
     render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"probe {name}")
+    summary.videos(out)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.latency import latency_rows
 from leanmotion.settings import load_settings
 from leanmotion.tables import write_table
@@ -20,8 +20,7 @@ def main(
     pipeline = Samplers(settings, TeacherRecord.read(teacher)).pipeline
     rows = latency_rows(pipeline, settings)
     write_table(out, "profile", rows)
-    full, none = rows[0]["seconds"], rows[-1]["seconds"]
-    print(f"UNet call {full * 1e3:.2f} ms; without any motion module {none * 1e3:.2f} ms: at most {full / none:.2f}x")
+    summary.latency(rows)
 
 
 if __name__ == "__main__":

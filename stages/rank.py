@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.features import FeatureSet
 from leanmotion.importance import metrics_of, null_paired, orders_of, rank_importance
 from leanmotion.settings import load_settings
@@ -43,8 +43,8 @@ def main(
     for stale in {path for path in order.glob("*.json") if path.stem not in lists}:
         stale.unlink()
     write_text(metrics, json.dumps(metrics_of(found, cosine, null_paired(read)), indent=1) + "\n")
-    print("least important first:", " ".join(found.ranking.order))
-    print(f"split-half tau {found.ranking.settling['split_half_tau']:.2f}, null FVD {found.ranking.null['fvd']:.3g}")
+    tau, null = found.ranking.settling["split_half_tau"], found.ranking.null["fvd"]
+    summary.ranking(found.blocks, f"split-half Kendall tau {tau:.2f}; the original under other seeds: FVD {null:.3g}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
+from leanmotion import stage, summary
 from leanmotion.rendering import Take, render
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord
@@ -30,6 +30,7 @@ def main(
     arms = {"pruned": samplers.teacher(this.removed), "distilled": samplers.student(this)}
     takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
     render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"round {this.round}")
+    summary.videos(out)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Measure the cosine similarity between input and output of every unit, while the original draws clips."""
 
+from contextlib import closing
 from pathlib import Path
 
-import pandas as pd
-
-from leanmotion import stage
+from leanmotion import stage, summary
+from leanmotion.progress import Progress
 from leanmotion.rendering import requests_of
 from leanmotion.settings import load_settings
 from leanmotion.similarity import SimilarityRecorder, ranges
@@ -25,13 +25,15 @@ def main(
     requests = requests_of(prompts, "rank", "a")[: settings.similarity.prompts]
     draw = samplers(samplers.teacher())
     size = settings.sampling.chunk
-    with SimilarityRecorder(samplers.pipeline.unet) as recorder:
+    bar = closing(Progress("similarity", len(requests)))
+    with SimilarityRecorder(samplers.pipeline.unet) as recorder, bar as progress:
         # Whole batches only: padding would count its clip again.
         for start in range(0, len(requests), size):
             draw(requests[start : start + size])
+            progress.update(len(requests[start : start + size]))
     rows = recorder.rows()
     write_table(out, "similarity", rows)
-    print(pd.DataFrame(ranges(rows)).round(3).to_string(index=False))
+    summary.similarity(ranges(rows))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 EXEMPT = {
     "errors": "says what is wrong; changes no result",
+    "summary": "shows what was found; changes no result",
     "progress": "shows progress; changes no result",
     "stage": "runs a script's main; changes no result",
     "launch": "spreads chunks over processes, whose bytes do not depend on it",

@@ -123,7 +123,10 @@ class Run:
         self.table("pairs", "pairs", pairs)
         tau = {"kendall": 0.5, "kendall_low": 0.4, "kendall_high": 0.6, "spearman": 0.5}
         self.table("correlations", "correlations", [{"first": "fvd", "second": "paired", **tau}])
-        self.json(self.metrics / "ranking.json", {"null_fvd": 3.21, "split_half_tau": 0.7, "videos_to_settle": 40.0})
+        self.json(
+            self.metrics / "ranking.json",
+            {"extractor": "sprites", "null_fvd": 3.21, "split_half_tau": 0.7, "videos_to_settle": 40.0},
+        )
         weights = {"sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64}, "parameters": 1, "macs": 1}
         self.json(self.data / "teacher.json", weights)
         self.probes = [

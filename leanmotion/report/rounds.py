@@ -9,6 +9,7 @@ from leanmotion.report.numbers import amount, data, milli, percent, short, withi
 from leanmotion.report.svg import Axis, Chart, legend
 
 _ARMS = {"distilled": ("one", "circle", "pruned and distilled"), "pruned": ("two", "square", "pruned only")}
+_CSV = {"fvd": "fvd_cross", "excess": "excess", "fvd_same_seeds": "fvd", "motion_accuracy": "motion_accuracy"}
 _LEGEND = [
     ("one", "circle", "pruned and distilled"),
     ("two", "square", "pruned only"),
@@ -156,10 +157,9 @@ def rounds_csv(found: Artefacts) -> Frame:
                 tag = "" if split == "report" else "select_"
                 line[f"{tag}null"] = row["null"]
                 for arm in _ARMS if row["arm"] == "original" else (row["arm"],):
-                    line[f"{tag}{arm}_fvd"] = row["fvd_cross"]
-                    line[f"{tag}{arm}_excess"] = row["excess"]
-                    line[f"{tag}{arm}_fvd_same_seeds"] = row["fvd"]
-                    line[f"{tag}{arm}_motion_accuracy"] = row["motion_accuracy"]
+                    for name, column in _CSV.items():
+                        for end in ("", "_low", "_high"):
+                            line[f"{tag}{arm}_{name}{end}"] = row[f"{column}{end}"]
         out.append(line)
     table = pd.DataFrame(out)
     first = ["round", "removed", "macs", "parameters"]
