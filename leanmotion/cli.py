@@ -74,7 +74,7 @@ def generate(
     width: Annotated[int, typer.Option(min=8)] = 64,
     steps: Annotated[int, typer.Option(min=1)] = 10,
     guidance: Annotated[float, typer.Option(min=1)] = 1.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
     scale: Annotated[int, typer.Option(min=1, help="MP4: enlarge so many times")] = 4,
 ) -> None:

@@ -1,9 +1,11 @@
 """Measured time of UNet calls with and without blocks: interleaved, so that drift cancels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from leanmotion.cost import FULL, NONE, measure_latency, paired_savings, unet_inputs, unet_macs, without_variants
+from leanmotion.errors import LeanmotionError
 from leanmotion.removal import without_units
 from leanmotion.sampling import latent_shape
 from leanmotion.settings import Settings
@@ -39,6 +41,9 @@ def _measured(pipeline: Any, settings: Settings, variants: Mapping[str, Sequence
         seed=settings.profile.seed,
         synchronise=_synchronise(),
     )
+    for row in timed:
+        if not (math.isfinite(row["seconds"]) and row["seconds"] > 0):
+            raise LeanmotionError(f"a UNet call of {row['variant']} took {row['seconds']} s: this clock tells no time")
     found = {row["variant"]: row for row in paired_savings(timed)}
     rows = []
     for name, removed in variants.items():

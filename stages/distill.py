@@ -8,8 +8,9 @@ import typer
 from leanmotion import stage
 from leanmotion.rounds import plan_round, run_round
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 def main(
