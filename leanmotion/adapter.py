@@ -26,8 +26,10 @@ from leanmotion.motion_state import (
     plain,
     portable_tensors,
 )
+from leanmotion.records import DIGEST, record_digest
 from leanmotion.removal import remove_units, removed_units
 from leanmotion.weights import align, file_sha256
+from leanmotion.writing import saying_unwritable, sync
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, UNetMotionModel
@@ -62,7 +64,8 @@ def save_pruned(
             "sha256": file_sha256(place / WEIGHTS),
             "evidence": dict(evidence or {}),
         }
-        (place / "config.json").write_text(_json(config))
+        # Weights do not tell heads or norm groups: a flipped bit there would be another model.
+        (place / "config.json").write_text(_json({**config, DIGEST: record_digest(json.loads(_json(config)))}))
 
     return _write_folder(folder, write, card)
 
@@ -94,7 +97,7 @@ def read_pruned_config(folder: PathLike) -> dict[str, Any]:
         config = json.loads((folder / "config.json").read_text())
     except OSError as error:
         raise LeanmotionError(f"pruned adapter {folder}: no config.json: give a folder of `save_pruned`") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LeanmotionError(f"pruned adapter {folder}: config.json is damaged ({error}): export again") from error
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if kind != "LeanMotionAdapter":
@@ -106,6 +109,8 @@ def read_pruned_config(folder: PathLike) -> dict[str, Any]:
     for key, type_ in (("motion_adapter", dict), ("removed_units", list), ("sha256", str)):
         if not isinstance(config.get(key), type_):
             raise LeanmotionError(f"pruned adapter {folder}: config.json lacks {key!r}: export again")
+    if config.get(DIGEST) != record_digest(config):
+        raise LeanmotionError(f"pruned adapter {folder}: config.json is not what was written: copy it again")
     if not (folder / WEIGHTS).is_file():
         raise LeanmotionError(f"pruned adapter {folder}: no {WEIGHTS}: copy the whole folder")
     if file_sha256(folder / WEIGHTS) != config["sha256"]:
@@ -202,19 +207,33 @@ def _load_base(base: str, torch_dtype: torch.dtype | None, options: dict[str, An
     options = {"torch_dtype": torch_dtype, **options} if torch_dtype is not None else options
     try:
         if Path(base).is_file():
-            return StableDiffusionPipeline.from_single_file(base, **options)
+            # The configuration that a file lacks comes from the hub's cache alone: no hub id was named.
+            return StableDiffusionPipeline.from_single_file(base, **{"local_files_only": True, **options})
         options = {"safety_checker": None, "requires_safety_checker": False, **options}
         return StableDiffusionPipeline.from_pretrained(base, **options)
     except Exception as error:  # diffusers raises many kinds on a folder that is not one
         line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise LeanmotionError(f"base {base}: does not load as a Stable Diffusion pipeline ({line})") from error
+        hint = (
+            "; a single file takes its configuration from the hub's cache: give a folder"
+            if Path(base).is_file()
+            else ""
+        )
+        raise LeanmotionError(f"base {base}: does not load as a Stable Diffusion pipeline ({line}){hint}") from error
 
 
 def _write_folder(folder: PathLike, write: Callable[[Path], None], card: str | None) -> Path:
     # A sibling, synced, then renamed: a kill or a full disk never leaves half an adapter under the final name.
     folder = Path(folder)
+    with saying_unwritable(folder):
+        _fill_folder(folder, write, card)
+    return folder
+
+
+def _fill_folder(folder: Path, write: Callable[[Path], None], card: str | None) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+    for stale in folder.parent.glob(f".{folder.name}.*.partial"):  # of a writer that was killed
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial") as scratch:
         place = Path(scratch) / "new"
         place.mkdir()
         write(place)
@@ -223,14 +242,11 @@ def _write_folder(folder: PathLike, write: Callable[[Path], None], card: str | N
         for path in place.iterdir():
             path.chmod(0o644)  # safetensors writes files that only their owner may read
         for path in [*place.iterdir(), place]:
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            sync(path)
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         place.rename(folder)
         shutil.rmtree(Path(scratch) / "old", ignore_errors=True)
-    return folder
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 from leanmotion.errors import LeanmotionError
 from leanmotion.sampling import Request
 from leanmotion.settings import Sampling
-from leanmotion.tables import read_table, write_table
+from leanmotion.tables import read_table, table_meta, write_table
 from leanmotion.video import decode, encode
 
 Draw = Callable[[Sequence[Request]], UInt8[np.ndarray, "clips frames height width 3"]]
@@ -87,7 +87,7 @@ class ChunkStore:
              "width": clip.shape[2], "video": encode(clip)}
             for r, clip in zip(chunk.requests, clips, strict=True)
         ]  # fmt: skip
-        write_table(self.path(chunk), "chunk", rows)
+        write_table(self.path(chunk), "chunk", rows, meta={"address": chunk.address})
 
     def videos(self, chunk: Chunk) -> list[dict]:
         """A chunk's rows (prompt, seed, frames, height, width, video bytes).
@@ -96,13 +96,15 @@ class ChunkStore:
             LeanmotionError: Missing, or damaged; a damaged one is deleted, so that the next run draws it again.
         """
         try:
-            rows = read_table(self.path(chunk), "chunk").to_pylist()
+            table = read_table(self.path(chunk), "chunk")
         except LeanmotionError as error:
             self.path(chunk).unlink(missing_ok=True)
             raise LeanmotionError(f"{error} (deleted: run again)") from error
-        if [(row["prompt"], row["seed"]) for row in rows] != [(r.prompt, r.seed) for r in chunk.requests]:
+        rows = table.to_pylist()
+        asked = [(r.prompt, r.seed) for r in chunk.requests]
+        if table_meta(table).get("address") != chunk.address or [(r["prompt"], r["seed"]) for r in rows] != asked:
             self.path(chunk).unlink(missing_ok=True)
-            raise LeanmotionError(f"{self.path(chunk)}: holds other prompts than its address says (deleted: run again)")
+            raise LeanmotionError(f"{self.path(chunk)}: holds another chunk than its name says (deleted: run again)")
         return rows
 
     def frames(self, chunk: Chunk) -> UInt8[np.ndarray, "clips frames height width 3"]:

@@ -104,7 +104,7 @@ def generate(
     width: Annotated[int | None, typer.Option(min=8, help="[default: sampling.width]")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="[default: sampling.steps]")] = None,
     guidance: Annotated[float | None, typer.Option(min=1, help="[default: sampling.guidance]")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
 ) -> None:
     r"""Draw one clip with a pruned adapter.

@@ -5,8 +5,10 @@ Memory does not grow with the number of clips, neither in `write_clips` nor in `
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -17,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
+from leanmotion.checkpoints import weights_digest
+from leanmotion.chunks import code_digest, scratch_folder
 from leanmotion.errors import LeanmotionError
-from leanmotion.tables import TableWriter, stream_table
+from leanmotion.tables import TableWriter, read_table, stream_table, write_table
 
 ROW_GROUP = 32
 """Clips of a row group: what is encoded, written and read at once."""
@@ -70,13 +74,19 @@ def write_clips(
     """
     rows, shape = 0, None
     stream = iter(clips)
+    key = f"{weights_digest(vae)} {batch} {code_digest('clips')}"
     with TableWriter(path, "clips", meta) as writer:
         while group := list(islice(stream, ROW_GROUP)):
             for clip in group:
                 shape = shape or clip.frames.shape
                 if clip.frames.shape != shape:
                     raise LeanmotionError(f"clips: {clip.source} is {clip.frames.shape}, others are {shape}")
-            latents = encode_clips(np.stack([clip.frames for clip in group]), vae, batch=batch).numpy()
+            latents = _kept_latents(group, vae, batch, key)
+            for clip, values in zip(group, latents, strict=True):
+                if not np.isfinite(values).all():
+                    raise LeanmotionError(
+                        f"latents of {clip.source}, {clip.caption[:80]!r}, are not finite: check the VAE"
+                    )
             channels, length, height, width = latents.shape[1:]
             writer.write(
                 [
@@ -88,7 +98,7 @@ def write_clips(
                         "frames": length,
                         "height": height,
                         "width": width,
-                        "latents": latents[i].astype("<f4", copy=False).tobytes(),
+                        "latents": latents[i].tobytes(),
                     }
                     for i, clip in enumerate(group)
                 ]
@@ -97,6 +107,22 @@ def write_clips(
         if rows == 0:
             raise LeanmotionError("clips: not one clip to train on: see what was skipped and why")
     return rows
+
+
+def _kept_latents(
+    group: Sequence[Clip], vae: Any, batch: int, key: str
+) -> Float32[np.ndarray, "clips channels frames latent_height latent_width"]:
+    """Latents of a group, kept in the scratch store by VAE and pixels: a killed stage encodes no group again."""
+    frames = np.stack([clip.frames for clip in group])
+    name = hashlib.sha256(key.encode() + repr(frames.shape).encode() + frames.tobytes()).hexdigest()
+    path = scratch_folder() / "clips" / f"{name}.parquet"
+    if path.is_file():
+        with suppress(LeanmotionError):  # damaged: encoded again
+            row = read_table(path, "latents").to_pylist()[0]
+            return np.frombuffer(row["values"], "<f4").reshape(row["shape"])
+    latents = encode_clips(frames, vae, batch=batch).numpy().astype("<f4", copy=False)
+    write_table(path, "latents", [{"shape": list(latents.shape), "values": latents.tobytes()}])
+    return latents
 
 
 def sprites_clips(count: int, *, frames: int, size: int, seed: int) -> Iterator[Clip]:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from leanmotion.errors import LeanmotionError
 from leanmotion.features import HEADS, FeatureSet
 from leanmotion.fvd import Estimate, frechet_distances, kernel_distance, motion_measure, paired_distance
 from leanmotion.rendering import require_pairs
@@ -55,12 +56,18 @@ def evaluate_split(
     still = features.motion(ORIGINAL, split, "b")
     twin = features.take(ORIGINAL, split, "b")
     for arm in arms:
-        require_pairs(twin, features.take(arm.variant, split, "b"))
+        require_pairs(twin, features.take(arm.variant, split, "b"), name=arm.variant)
+    require_pairs(features.take(ORIGINAL, split, "a"), twin, name="the null", same_seeds=False)
     students = {arm.variant: features.features(arm.variant, split, "b") for arm in arms}
     # In the cross comparison the last one is the null: the original itself under the other seeds.
     cross = _resampled(first, {**students, ORIGINAL: second}, settings)
     same = _resampled(second, students, settings)
     null = cross.full[-1]
+    if not null > 0:
+        # Every excess is a ratio to it.
+        raise LeanmotionError(
+            f"split {split}: the original's clips under other seeds are the same clips: see prompts.seed"
+        )
     ratio = cross.draws / cross.draws[:, -1:] - 1
     excess_low, excess_high = interval_of(cross.full / null - 1, ratio, settings.interval)
     rows = [_original_row(original, split, cross, features, settings)]

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leanmotion.adapter import apply_pruned, save_portable, save_pruned
-from leanmotion.cost import unet_inputs
+from leanmotion.cost import unet_inputs, unet_macs
 from leanmotion.errors import LeanmotionError
 from leanmotion.model_card import model_card
 from leanmotion.original import load_adapter, write_original
 from leanmotion.rounds import student_unet
 from leanmotion.sampling import latent_shape
-from leanmotion.variants import Samplers, Student
+from leanmotion.students import Student
+from leanmotion.tables import write_text
+from leanmotion.units import list_units, motion_slots, parameters
+from leanmotion.variants import Samplers
+from leanmotion.weights import file_sha256
+from leanmotion.writing import sync
 
 if TYPE_CHECKING:
     from diffusers import UNetMotionModel
 
+SUMS = "SHA256SUMS"
+"""Of all files of an export, as `sha256sum --check` reads them: stock formats have no place for a digest."""
 _TOLERANCE = 1e-5
 """Of the largest output: the portable forms compute removed blocks, whose zeros pass through other kernels."""
 
@@ -39,6 +46,8 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         LeanmotionError: A form computes something else than the student.
     """
     unet = student_unet(samplers, student).eval()
+    if out.is_symlink():
+        raise LeanmotionError(f"{out}: is a link: name the folder itself, so that nothing is replaced elsewhere")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     card = model_card(samplers.settings, samplers.record, student, evidence)
@@ -47,10 +56,51 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
     (partial / "original").mkdir()
     write_original(unet, partial / "original" / "motion_module.safetensors")
     write_original(unet, partial / "original" / "motion_module.ckpt")
+    _check_cost(samplers, unet, student)
     _check_forms(samplers, unet, partial)
+    files = sorted(f for f in partial.rglob("*") if f.is_file())
+    write_text(partial / SUMS, "".join(f"{file_sha256(f)}  {f.relative_to(partial).as_posix()}\n" for f in files))
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
-    return {form.name: sum(f.stat().st_size for f in form.rglob("*") if f.is_file()) for form in sorted(out.iterdir())}
+    sync(out.parent)
+    return {
+        form.name: sum(f.stat().st_size for f in form.rglob("*") if f.is_file())
+        for form in sorted(out.iterdir())
+        if form.is_dir()
+    }
+
+
+def _check_cost(samplers: Samplers, student: "UNetMotionModel", chosen: Student) -> None:
+    """A removed block must cost nothing: its place computes nothing, and the UNet's figures are less by the block's."""
+    from leanmotion.teacher import load_pipeline
+
+    for slot in motion_slots(student):
+        if slot.block in chosen.removed and any(True for _ in slot.module.modules() if _ is not slot.module):
+            raise LeanmotionError(
+                f"export: {slot.block} should be gone and is still computed: not handed over; report it"
+            )
+    whole: Any = load_pipeline(samplers.settings.teacher, samplers.base).unet
+    shape = latent_shape(samplers.base, samplers.settings.sampling)
+    size = {
+        "frames": shape[1],
+        "height": shape[2],
+        "width": shape[3],
+        "tokens": samplers.base.tokenizer.model_max_length,
+    }
+    blocks = {unit.id: unit for unit in list_units(whole, "temporal_transformer")}
+    gone = [blocks[name] for name in chosen.removed]
+    macs = unet_macs(whole, **size, units=gone)
+    wanted = {
+        "parameters": parameters(whole) - sum(unit.parameters for unit in gone),
+        "MACs": macs["total"] - sum(macs[unit.id] for unit in gone),
+    }
+    found = {"parameters": parameters(student), "MACs": unet_macs(student, **size, units=[])["total"]}
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise LeanmotionError(
+                f"export: the student has {found[name]:,} {name}, {value:,} are left without "
+                f"{', '.join(chosen.removed)}: a removed block still costs; not handed over; report it"
+            )
 
 
 @torch.no_grad()

@@ -72,7 +72,8 @@ def load_extractor(
     Args:
         name: one of `EXTRACTORS`.
         path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a hub id with `revision`.
-        sha256: of the weights file. `i3d` wants the official one unless told another; the rest check it if given.
+        sha256: `i3d`: of the file, the official one unless told another. `sprites`, `videomae`: of the SHA-256 of
+            config.json and each weights file in hexadecimal, joined; checked if given.
         revision: commit of a hub id.
         batch: clips in one forward pass.
         device: where the network runs; features come back as float32 on the host.
@@ -104,9 +105,10 @@ class SpritesExtractor:
     name, official = "sprites", False
 
     def __init__(self, folder: Path, sha256: str | None, batch: int, device: str) -> None:
-        from leanmotion.sprites.reader import WEIGHTS, SpriteReader
+        from leanmotion.sprites.reader import CONFIG, WEIGHTS, SpriteReader
 
-        self.digest = checked_digest(folder / WEIGHTS, sha256)
+        # The config too: another size of frames or order of labels would be another reader of the same weights.
+        self.digest = joint_digest([folder / CONFIG, folder / WEIGHTS], sha256)
         try:
             self._model = SpriteReader.from_folder(folder).to(device)
         except Exception as error:  # safetensors and json have an error class each, torch a bare RuntimeError
@@ -191,7 +193,8 @@ class VideoMAEExtractor:
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise LeanmotionError(f"extractor.path {path}: no .safetensors weights there")
-        self.digest = checked_digest(files[0], sha256) if len(files) == 1 else joint_digest(files, sha256)
+        # The config too: weights tell neither heads nor frames.
+        self.digest = joint_digest([folder / "config.json", *files], sha256)
         try:
             loaded: Any = VideoMAEModel.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.extractors import Extractor, load_extractor, motion_descriptor
 from leanmotion.rendering import Clips, read_clips
 from leanmotion.settings import Settings
-from leanmotion.tables import TableWriter, read_frame, read_table, table_meta
+from leanmotion.tables import TableWriter, copy_table, read_table, table_meta
 
 HEADS = ("colour", "shape", "motion")
 """What the sprites extractor reads off a clip; `labels` in the feature table holds them in this order."""
+_DRAWN = "sampling"
 
 
 def open_extractor(settings: Settings) -> Extractor:
@@ -40,9 +40,11 @@ def embedded(videos: Path, extractor: Extractor) -> Path:
     Raises:
         LeanmotionError: Videos missing or damaged, or features that are not finite.
     """
-    kept = scratch_folder() / "features" / f"{_key(videos, extractor)}.parquet"
-    if not kept.is_file():
-        with TableWriter(kept, "features", _meta(extractor)) as writer:
+    drawn = table_meta(read_table(videos, "videos"))
+    kept = scratch_folder() / "features" / f"{_key(drawn['digest'], extractor)}.parquet"
+    if not _intact(kept):
+        # What the clips were drawn with goes along: features of other frames or steps refuse to be compared.
+        with TableWriter(kept, "features", {**_meta(extractor), _DRAWN: drawn.get(_DRAWN, "")}) as writer:
             for clips in read_clips(videos):
                 writer.write(_rows(clips, extractor))
     return kept
@@ -50,12 +52,19 @@ def embedded(videos: Path, extractor: Extractor) -> Path:
 
 def embed(videos: Path, out: Path, extractor: Extractor) -> None:
     """Write the feature table of a video table."""
-    kept = embedded(videos, extractor)
-    read_table(kept, "features")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.copyfile(kept, partial)
-    partial.replace(out)
+    copy_table(embedded(videos, extractor), out, "features")
+
+
+def _intact(kept: Path) -> bool:
+    """Whether a feature table lies in the scratch store; a damaged one is dropped, to be computed again."""
+    if not kept.is_file():
+        return False
+    try:
+        read_table(kept, "features")
+    except LeanmotionError:
+        kept.unlink(missing_ok=True)
+        return False
+    return True
 
 
 class FeatureSet:
@@ -65,28 +74,39 @@ class FeatureSet:
         paths: Feature tables; all of one extractor.
 
     Raises:
-        LeanmotionError: Tables of different extractors.
+        LeanmotionError: Tables of different extractors, of clips drawn with different settings, or a take twice.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._takes: dict[tuple[str, str, str], pd.DataFrame] = {}
         self.meta: dict[str, str] = {}
+        self.drawn = ""
         for path in paths:
-            meta = {k: v for k, v in table_meta(read_table(path, "features")).items() if k.startswith("extractor")}
+            table = read_table(path, "features")
+            meta = {k: v for k, v in table_meta(table).items() if k.startswith("extractor")}
+            drawn = table_meta(table).get(_DRAWN, "")
             if self.meta and meta != self.meta:
                 raise LeanmotionError(f"{path}: features of another extractor than the rest: `dvc repro embed`")
-            self.meta = meta
-            for key, group in read_frame(path, "features").groupby(["variant", "split", "seeds"], sort=False):
+            if self._takes and drawn != self.drawn:
+                raise LeanmotionError(f"{path}: of clips drawn with other settings than the rest: `dvc repro`")
+            self.meta, self.drawn = meta, drawn
+            for key, group in table.to_pandas().groupby(["variant", "split", "seeds"], sort=False):
+                if key in self._takes:
+                    raise LeanmotionError(f"{path}: holds {key} a second time: `dvc repro embed`")
                 self._takes[key] = group.reset_index(drop=True)  # pyright: ignore[reportArgumentType]
 
     def adopt(self, other: "FeatureSet", variant: str, *, as_variant: str) -> None:
         """Take over another set's variant under a name of its own.
 
         Raises:
-            LeanmotionError: It is of another extractor.
+            LeanmotionError: It is of another extractor, or of clips drawn with other settings.
         """
         if other.meta != self.meta:
             raise LeanmotionError(f"features of {as_variant} are of another extractor than the original's: `dvc repro`")
+        if other.drawn != self.drawn:
+            raise LeanmotionError(
+                f"clips of {as_variant} were drawn with other settings than the original's: `dvc repro`"
+            )
         for (name, split, seeds), rows in other._takes.items():
             if name == variant:
                 self._takes[as_variant, split, seeds] = rows
@@ -136,7 +156,6 @@ def _meta(extractor: Extractor) -> dict[str, str]:
     }
 
 
-def _key(videos: Path, extractor: Extractor) -> str:
-    content = table_meta(read_table(videos, "videos"))["digest"]
+def _key(content: str, extractor: Extractor) -> str:
     code = code_digest("extractors", "features", "sprites.reader", "video")
     return hashlib.sha256(json.dumps([content, _meta(extractor), code], sort_keys=True).encode()).hexdigest()

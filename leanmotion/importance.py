@@ -1,6 +1,5 @@
 """From features, similarity and units to the ranking's tables: blocks, pairs, correlations and the probes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +50,8 @@ def rank_importance(
     blocks = settings.teacher.blocks
     reference = features.take("full", "rank", "a")
     for name in [n for n in features.variants if n != "full"]:
-        require_pairs(reference, features.take(name, "rank", "a"))
+        require_pairs(reference, features.take(name, "rank", "a"), name=name)
+    require_pairs(reference, features.take("full", "rank", "b"), name="the null", same_seeds=False)
     columns = _columns(similarity, units)
     if settings.ranking.criterion == "fvd_per_latency":
         # Only then: a measured time in the ranking makes it irreproducible bit by bit.
@@ -81,6 +81,9 @@ def rank_importance(
         "ddof": "1",
         "criterion": ranking.criterion,
         "interval": str(settings.ranking.interval),
+        # What the report says beside the table: here it is verified with it.
+        "null_fvd": repr(round(ranking.null["fvd"], 9)),
+        **{name: repr(round(ranking.settling[name], 9)) for name in ("split_half_tau", "videos_to_settle")},
     }
     return Importance(
         ranking, meta, rows, _pairs(ranking), _ranks(ranking), _probe_rows(settings, features, similarity, units)
@@ -114,15 +117,15 @@ def metrics_of(found: Importance, similarity: pd.DataFrame, null_paired: float) 
     return {k: round(v, 9) if isinstance(v, float) else v for k, v in metrics.items()}
 
 
-def orders_of(settings: Settings, order: list[str]) -> dict[str, str]:
-    """Per round, the text of its deletion list: the first `count` of the order, in the model's order.
+def orders_of(settings: Settings, order: list[str]) -> dict[str, dict[str, list[str]]]:
+    """Per round, its deletion list: the first `count` of the order, in the model's order.
 
     A round's list does not change when the order changes further down, nor when it changes within the round.
     """
     lists = {}
     for name, round_ in settings.rounds.items():
         gone = set(order[: round_.count])
-        lists[name] = json.dumps({"removed": [b for b in settings.teacher.blocks if b in gone]}, indent=1) + "\n"
+        lists[name] = {"removed": [b for b in settings.teacher.blocks if b in gone]}
     return lists
 
 

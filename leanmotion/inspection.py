@@ -33,7 +33,8 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
     pipeline = load_pipeline(settings.teacher)
     unet = pipeline.unet
     _check_blocks(settings.teacher.blocks, block_ids(unet))
-    _check_finite(unet)
+    for part in ("unet", "vae", "text_encoder"):
+        _check_finite(part, getattr(pipeline, part))
     _check_frames(settings.sampling.frames, unet)
     _, frames, height, width = latent_shape(pipeline, settings.sampling)
     units = list_units(unet)
@@ -84,10 +85,12 @@ def _check_blocks(listed: list[str], present: list[str]) -> None:
         raise LeanmotionError(f"teacher.blocks lacks {', '.join(missing)} of the model: list all its blocks")
 
 
-def _check_finite(unet: Any) -> None:
-    for name, value in unet.state_dict().items():
+def _check_finite(part: str, model: Any) -> None:
+    for name, value in model.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise LeanmotionError(f"the teacher's weight {name} holds NaN or infinity: get an intact copy of the file")
+            raise LeanmotionError(
+                f"the teacher's weight {part}.{name} holds NaN or infinity: get an intact copy of the file"
+            )
 
 
 def _check_frames(frames: int, unet: Any) -> None:

@@ -1,10 +1,12 @@
 """Measured time of UNet calls with and without blocks: interleaved, so that drift cancels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 from leanmotion.cost import FULL, NONE, measure_latency, paired_savings, unet_inputs, unet_macs, without_variants
+from leanmotion.errors import LeanmotionError
 from leanmotion.progress import Progress
 from leanmotion.removal import without_units
 from leanmotion.sampling import latent_shape
@@ -44,6 +46,9 @@ def _measured(pipeline: Any, settings: Settings, variants: Mapping[str, Sequence
             synchronise=_synchronise(),
             progress=progress.update,
         )
+    for row in timed:
+        if not (math.isfinite(row["seconds"]) and row["seconds"] > 0):
+            raise LeanmotionError(f"a UNet call of {row['variant']} took {row['seconds']} s: this clock tells no time")
     found = {row["variant"]: row for row in paired_savings(timed)}
     rows = []
     for name, removed in variants.items():

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from leanmotion.settings import Settings
+from leanmotion.students import Student
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Student
 
 _CARD = """---
 library_name: diffusers

@@ -11,7 +11,6 @@ import json
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -28,6 +27,7 @@ from leanmotion.motion_state import (
     portable_tensors,
     sinusoids,
 )
+from leanmotion.writing import whole
 
 if TYPE_CHECKING:
     from diffusers import MotionAdapter
@@ -143,9 +143,7 @@ def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) 
     if path.suffix not in (".safetensors", ".ckpt", ".pth"):
         raise LeanmotionError(f"original file {path}: suffix {path.suffix!r}: choose .safetensors, .ckpt or .pth")
     tensors = portable_tensors(original_state(model, positions=positions))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        part = Path(scratch) / "part"
+    with whole(path) as part:
         if path.suffix == ".safetensors":
             note = json.dumps(motion_config(model), sort_keys=True)
             # One entry only: safetensors writes several in an order that changes from run to run.
@@ -153,10 +151,7 @@ def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) 
         else:
             with part.open("wb") as file:  # an open file: given a path, torch writes its name into the bytes
                 torch.save(tensors, file)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
         part.chmod(0o644)  # safetensors writes files that only their owner may read
-        part.replace(path)
     return path
 
 

@@ -127,15 +127,34 @@ def find_clips(path: str | Path, **wanted: str) -> Clips:
     return _clips(fits[0])
 
 
-def require_pairs(reference: Mapping[str, Any] | pd.DataFrame, other: Mapping[str, Any] | pd.DataFrame) -> None:
+def require_pairs(
+    reference: Mapping[str, Any] | pd.DataFrame,
+    other: Mapping[str, Any] | pd.DataFrame,
+    *,
+    name: str = "videos",
+    same_seeds: bool = True,
+) -> None:
     """Refuse to compare clips of other prompts, seeds or number.
+
+    Args:
+        reference: Columns `prompt` and `seed` of the clips compared with.
+        other: The same of the clips to compare.
+        name: What these are, for the message.
+        same_seeds: False for the null, which is drawn from the same prompts with other seeds.
 
     Raises:
         LeanmotionError: They are not drawn from the same requests.
     """
-    for column in ("prompt", "seed"):
-        if list(reference[column]) != list(other[column]):
-            raise LeanmotionError(f"videos differ in {column}: they cannot be compared pair by pair; `dvc repro`")
+    if len(reference["prompt"]) != len(other["prompt"]):
+        counts = f"{len(other['prompt'])} clips, the reference {len(reference['prompt'])}"
+        raise LeanmotionError(f"{name}: has {counts}: videos differ in number, which no distance allows; `dvc repro`")
+    for column in ("prompt", "seed") if same_seeds else ("prompt",):
+        for i, (one, two) in enumerate(zip(reference[column], other[column], strict=True)):
+            if one != two:
+                raise LeanmotionError(
+                    f"{name}: videos differ in {column}, first clip {i} ({one!r}, {two!r}): "
+                    "they cannot be compared pair by pair; `dvc repro`"
+                )
 
 
 def _clips(group: pa.Table) -> Clips:

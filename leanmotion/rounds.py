@@ -1,8 +1,9 @@
 """One round: delete the next blocks from the previous round's student, then distil what is left from the teacher."""
 
-import json
+import math
 import shutil
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,19 @@ from leanmotion.clips import ClipSource
 from leanmotion.distillation import DistillationSettings
 from leanmotion.errors import LeanmotionError
 from leanmotion.progress import Progress
+from leanmotion.records import read_record
 from leanmotion.removal import remove_units, removed_units
 from leanmotion.settings import Settings
-from leanmotion.tables import write_table
+from leanmotion.students import Student
+from leanmotion.tables import write_table, write_text
 from leanmotion.training import distil
-from leanmotion.variants import Samplers, Student, device
+from leanmotion.variants import Samplers, device
 from leanmotion.weights import file_sha256
 
 if TYPE_CHECKING:
     from diffusers import UNetMotionModel
+
+_FINISHED = "finished"
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,8 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
         LeanmotionError: The list is missing or damaged, or does not contain what the previous round deleted.
     """
     try:
-        wanted = set(json.loads(order_file.read_text(encoding="utf-8"))["removed"])
-    except FileNotFoundError:
-        raise LeanmotionError(f"{order_file}: no such file: `dvc repro rank` makes it") from None
-    except (ValueError, KeyError, TypeError) as error:
+        wanted = set(read_record(order_file, made_by="dvc repro rank")["removed"])
+    except (KeyError, TypeError) as error:
         raise LeanmotionError(f"{order_file}: corrupt: delete it, then `dvc repro rank`") from error
     if unknown := sorted(wanted - set(settings.teacher.blocks)):
         raise LeanmotionError(f"{order_file}: teacher.blocks has no {unknown[0]}: `dvc repro rank`")
@@ -66,8 +69,18 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
     student = prune(student_unet(samplers, plan.previous), plan)
     source = ClipSource(clips)
     scratch = scratch_folder() / "distil" / plan.name
+    # A clip stage that ended needs its parts no more, nor a round that ended before this one its checkpoint.
+    shutil.rmtree(scratch_folder() / "clips", ignore_errors=True)
+    drop_finished(but=plan.name)
     validation: dict[str, float] = {}
-    with closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
+
+    def note(before: float, after: float) -> None:
+        if not (math.isfinite(before) and math.isfinite(after)):
+            # A comparison with NaN is false: it would quietly keep the untrained weights.
+            raise LeanmotionError(f"validation loss is {before} before training, {after} after: check the weights")
+        validation.update(loss_before=before, loss_after=after)
+
+    with _named(plan.name), closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
         rows = distil(
             student.to(device()),  # pyright: ignore[reportArgumentType]
             teacher,
@@ -77,14 +90,31 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=scratch,
             progress=lambda row: progress.update(1),
-            validated=lambda before, after: validation.update(loss_before=before, loss_after=after),
+            validated=note,
         )
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
     write_table(out / "losses.parquet", "losses", rows)
     Student(out, plan.name, file_sha256(out / "adapter" / "config.json"), plan.removed).write()
-    shutil.rmtree(scratch, ignore_errors=True)
+    # Only now, and the checkpoint stays until another round starts: DVC may be killed before it has recorded this one.
+    write_text(scratch / _FINISHED, "")
     return rows
+
+
+def drop_finished(*, but: str | None = None) -> None:
+    """Remove the checkpoints of rounds that ended, but for the one named."""
+    for marker in (scratch_folder() / "distil").glob(f"*/{_FINISHED}"):
+        if marker.parent.name != but:
+            shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors inside say which round they stopped."""
+    try:
+        yield
+    except LeanmotionError as error:
+        raise LeanmotionError(f"round {name}: {error}") from error
 
 
 def student_unet(samplers: Samplers, student: Student) -> "UNetMotionModel":
@@ -95,6 +125,7 @@ def student_unet(samplers: Samplers, student: Student) -> "UNetMotionModel":
 
     if student.is_teacher:
         return UNetMotionModel.from_unet2d(samplers.base.unet, load_motion_adapter(samplers.settings.teacher)).float()  # pyright: ignore[reportAttributeAccessIssue]
+    student.verify()
     return apply_pruned(samplers.base.unet, student.adapter).float()
 
 

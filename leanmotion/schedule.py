@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -65,6 +66,12 @@ def diverged(rows: Sequence[LossRow], explode: float) -> str:
         return ""
     worst = max(names, key=growth)
     return f"{worst} is {growth(worst):.3g} times its running median"
+
+
+def captions_of(clips: Any, settings: Any, step: int) -> str:
+    """What the clips of a step show, the first words of each caption: to name them where the step fails."""
+    _, said = clips.batch(clips.order(settings.seed, step * settings.batch, settings.batch))
+    return ", ".join(repr(caption[:40]) for caption in dict.fromkeys(said))
 
 
 def draw(

@@ -101,6 +101,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         width=_INT,
         latents=pa.binary(),
     ),
+    # Of the scratch store: latents of a group of clips as the VAE made them. `values`: float32 in C order.
+    "latents": _schema(
+        shape=pa.list_(_INT),
+        values=pa.binary(),
+    ),
     # One row a training step; each term raw and weighted.
     "losses": _schema(
         step=_INT,

@@ -120,13 +120,13 @@ class SimilarityRecorder:
             residual_cosine (None but for attention), count (token vectors averaged).
 
         Raises:
-            LeanmotionError: the UNet was never called in between.
+            LeanmotionError: the UNet was never called in between, or what goes through a unit is not finite.
         """
         if not self._seen:
             raise LeanmotionError("similarity: no call of the UNet was recorded: call it inside the `with` block")
         steps = list(dict.fromkeys(step for _, step in self._seen))
         pairs = ((unit, step) for unit in self.units for step in steps if (unit.id, step) in self._seen)
-        return [_row(unit, step, self._seen[unit.id, step]) for unit, step in pairs]
+        return [_finite(_row(unit, step, self._seen[unit.id, step])) for unit, step in pairs]
 
     def _note_timestep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
@@ -211,6 +211,16 @@ def _unit_means(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
 
 def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("cosine", "cosine_std", "residual_cosine"):
+        if row[name] is not None and not math.isfinite(row[name]):
+            raise LeanmotionError(
+                f"similarity: {name} of {row['unit']} at timestep {row['timestep']} is not finite: "
+                "check the weights, or set teacher.dtype to float32"
+            )
+    return row
 
 
 def _row(unit: Unit, timestep: int, seen: _Seen) -> dict[str, Any]:

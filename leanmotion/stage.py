@@ -1,6 +1,7 @@
 """How a stage's script runs: one at a time, one line for an error, and gone when its `dvc repro` is gone."""
 
 import _thread
+import errno
 import functools
 import hashlib
 import os
@@ -18,6 +19,8 @@ import typer
 from filelock import FileLock, Timeout
 
 from leanmotion.errors import LeanmotionError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def run(main: Callable[..., Any]) -> None:
@@ -46,9 +49,13 @@ def guarded(main: Callable[..., Any]) -> Callable[..., Any]:
             print("interrupted: finished work is kept, run again to go on", file=sys.stderr)
             raise SystemExit(130) from None
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in _NO_ROOM:
                 raise
-            line = f"{error.filename}: {error.strerror}: mend that (space, rights, name), then run again"
+            place = error.filename or f"a file of {Path.cwd()}, or of the system's temporary folder"
+            line = f"{place}: {error.strerror}: mend that (space, rights, name), then run again"
+            raise SystemExit(_said(line)) from None
+        except MemoryError:
+            line = "out of memory: lower sampling.chunk, distillation.batch or extractor.batch, or free some"
             raise SystemExit(_said(line)) from None
 
     return stage

@@ -6,24 +6,28 @@ not covered), so that a SHA-256 of the content stands in the metadata too; both 
 """
 
 import hashlib
+import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.schemas import SCHEMAS
+from leanmotion.writing import partial_of, sweep_partials, sync, unwritable, whole
 
 Rows = Sequence[Mapping[str, Any]] | pd.DataFrame | pa.Table
 
 _PREFIX = "leanmotion."
+_LABELS = ("variant", "round", "arm", "split", "unit", "block", "first", "probe", "timestep", "step", "prompt", "seed")
+"""Columns that say what a row is about, for messages."""
 
 
 class TableWriter:
@@ -41,12 +45,12 @@ class TableWriter:
         self.meta = {"artefact": artefact, **(meta or {})}
         self.digest = _Digest(self.schema)
         self.rows = 0
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._partial = partial_of(self.path)
 
     def __enter__(self) -> "TableWriter":
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep_partials(self.path)
+            sweep_partials(self.path)
             self._file = self._partial.open("wb")
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -56,8 +60,13 @@ class TableWriter:
         return self
 
     def write(self, rows: Rows) -> None:
-        """Append rows as one row group. A row that does not fit the schema is a programming error."""
+        """Append rows as one row group. A row that does not fit the schema is a programming error.
+
+        Raises:
+            LeanmotionError: A number is not finite (a missing one is null), or the file cannot be written.
+        """
         table = _as_table(rows, self.schema)
+        _require_finite(self.path, table)
         try:
             self._writer.write_table(table, row_group_size=max(1, table.num_rows))
         except OSError as error:
@@ -79,7 +88,7 @@ class TableWriter:
             self._file.close()
             if error is None:
                 self._partial.replace(self.path)
-                _sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as problem:
             raise _unwritable(self.path, problem) from problem
         finally:
@@ -156,22 +165,16 @@ def table_meta(table: pa.Table) -> dict[str, str]:
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a small text or JSON file atomically and flush it to disk."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep_partials(path)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):  # said already
-            partial.unlink(missing_ok=True)
+    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def copy_table(source: str | Path, out: str | Path, artefact: str) -> None:
+    """Copy an artefact byte by byte, after reading it through; the copy appears whole or not at all."""
+    for _ in stream_table(source, artefact):
+        pass
+    with whole(out) as partial:
+        shutil.copyfile(source, partial)
 
 
 class _Digest:
@@ -221,6 +224,29 @@ def _as_table(rows: Rows, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
+def _require_finite(path: Path, table: pa.Table) -> None:
+    """The last line of defence: no table holds NaN or infinity. The row is named by its own labels."""
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        values = table.column(name)
+        for row in range(len(table)) if _unfinite(values, kind) else ():
+            cell = values[row].as_py()
+            numbers = cell if isinstance(cell, list) else [cell]
+            if any(number is not None and not math.isfinite(number) for number in numbers):
+                said = [c for c in _LABELS if c in table.column_names]
+                labels = ", ".join(f"{c} {table.column(c)[row].as_py()!r}" for c in said) or f"row {row}"
+                raise LeanmotionError(
+                    f"{path}: {name} of {labels} is not finite, so nothing was written: check the weights and settings"
+                )
+
+
+def _unfinite(values: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind)
+    if not pa.types.is_floating(kind.value_type if is_list else kind):
+        return False
+    chunks = [chunk.flatten() if is_list else chunk for chunk in values.chunks]
+    return not all(np.isfinite(chunk.drop_null().to_numpy(zero_copy_only=False)).all() for chunk in chunks)
+
+
 def _open(path: Path, artefact: str) -> pq.ParquetFile:
     if not path.is_file():
         raise LeanmotionError(f"{path}: no such file: `dvc repro` makes it")
@@ -244,28 +270,10 @@ def _meta(file: pq.ParquetFile) -> dict[str, str]:
     }
 
 
-def _sweep_partials(path: Path) -> None:
-    """Remove what writers of this file left that were killed; a live writer's partial file stays."""
-    for partial in path.parent.glob(f".{path.name}.*.partial"):
-        writer = partial.name.split(".")[-2]
-        if not (writer.isdigit() and psutil.pid_exists(int(writer))):
-            partial.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _corrupt(path: Path, problem: object) -> LeanmotionError:
     line = " ".join(str(problem).split())[:160]
     return LeanmotionError(f"{path}: corrupt ({line}): delete it, then `dvc repro` makes it again")
 
 
 def _unwritable(path: Path, error: OSError) -> LeanmotionError:
-    return LeanmotionError(
-        f"{path}: cannot be written ({error.strerror or error}): free space or mend its rights, then go on"
-    )
+    return unwritable(path, error.strerror or error)

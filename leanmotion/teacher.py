@@ -1,14 +1,13 @@
 """The teacher: any Stable Diffusion base and any motion adapter, pinned by the SHA-256 of what loading reads."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.records import read_record, write_record
 from leanmotion.settings import Teacher
-from leanmotion.tables import write_text
 from leanmotion.weights import align, file_sha256
 
 if TYPE_CHECKING:
@@ -34,8 +33,8 @@ class TeacherRecord:
     motion_parameters: int
 
     def write(self, path: str | Path) -> None:
-        """Write as JSON."""
-        write_text(path, json.dumps(self.__dict__, indent=1, sort_keys=True) + "\n")
+        """Write as JSON with a digest."""
+        write_record(path, dict(sorted(self.__dict__.items())))
 
     @classmethod
     def read(cls, path: str | Path) -> "TeacherRecord":
@@ -45,11 +44,9 @@ class TeacherRecord:
             LeanmotionError: Missing or damaged.
         """
         try:
-            record = cls(**json.loads(Path(path).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise LeanmotionError(f"{path}: no such file: `dvc repro inspect` makes it") from None
-        except (ValueError, TypeError) as error:
-            raise LeanmotionError(f"{path}: corrupt: delete it, then `dvc repro inspect`") from error
+            record = cls(**read_record(path, made_by="dvc repro inspect"))
+        except TypeError as error:
+            raise LeanmotionError(f"{path}: of another version: delete it, then `dvc repro inspect`") from error
         if _total(record.files) != record.sha256:
             raise LeanmotionError(f"{path}: corrupt (its hashes disagree): delete it, then `dvc repro inspect`")
         return record
@@ -112,13 +109,15 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
     _quiet_loading()
     try:
         if place.is_file():
-            base = StableDiffusionPipeline.from_single_file(str(place), **options)
+            # diffusers would ask the hub for the configuration that a single file lacks, though no hub id is named.
+            base = StableDiffusionPipeline.from_single_file(str(place), local_files_only=True, **options)
         else:
             base = StableDiffusionPipeline.from_pretrained(
                 place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False, **options
             )
     except Exception as error:  # diffusers raises many kinds on a folder that is not one
-        raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)})") from error
+        mend = " (a single file takes its configuration from the hub's cache: give a folder)" if place.is_file() else ""
+        raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)}){mend}") from error
     if not isinstance(base.unet, UNet2DConditionModel):
         # AnimateDiffPipeline.save_pretrained writes such folders; given an adapter, diffusers ignores it silently.
         raise LeanmotionError(
@@ -196,6 +195,16 @@ def _check_fit(unet: Any, adapter: Any, teacher: Teacher) -> None:
             f"teacher.adapter: {teacher.adapter} has widths {theirs}, teacher.base {ours}: "
             "they are of different architectures; choose an adapter made for this base"
         )
+    layers = [_each(value, len(ours)) for value in (adapter.motion_layers_per_block, unet.layers_per_block)]
+    if layers[0] != layers[1]:
+        raise LeanmotionError(
+            f"teacher.adapter: {teacher.adapter} has {layers[0]} modules a level, teacher.base {layers[1]} layers: "
+            "they are of different architectures; choose an adapter made for this base"
+        )
+
+
+def _each(value: Any, levels: int) -> list[int]:
+    return list(value) if isinstance(value, list | tuple) else [value] * levels
 
 
 def _total(files: dict[str, str]) -> str:

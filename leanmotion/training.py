@@ -29,7 +29,7 @@ from leanmotion.distillation import (
     trained_parameters,
 )
 from leanmotion.errors import LeanmotionError
-from leanmotion.schedule import COLUMNS, LossRow, diverged, draw, ema_decay, learning_rate
+from leanmotion.schedule import COLUMNS, LossRow, captions_of, diverged, draw, ema_decay, learning_rate
 
 Encode = Callable[[list[str]], Float[Tensor, "batch tokens dim"]]
 
@@ -115,7 +115,7 @@ def distil(
             if problem := diverged([*run.rows, row], settings.explode):
                 raise LeanmotionError(
                     f"distillation diverged at step {step}: {problem}: lower distillation.learning_rate "
-                    f"(last good checkpoint: {store.last or 'none'})"
+                    f"(last good checkpoint: {store.last or 'none'}; captions: {captions_of(clips, settings, step)})"
                 )
             run.update(row)
             done = step + 1

@@ -1,11 +1,8 @@
 """Samplers of the teacher with units removed, and of students: what the chunk store calls when a chunk is missing."""
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,55 +14,11 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.removal import without_units
 from leanmotion.sampling import Request, Sampler
 from leanmotion.settings import Settings
-from leanmotion.tables import write_text
+from leanmotion.students import Student
 from leanmotion.teacher import TeacherRecord, load_base, load_pipeline, verify
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, StableDiffusionPipeline
-
-
-@dataclass(frozen=True)
-class Student:
-    """A round's outcome: its weights by SHA-256 and its own deletion list. The teacher is the student of `base`.
-
-    `folder` holds `student.json` and, but for `base`, the pruned adapter in `adapter/`.
-    """
-
-    folder: Path
-    round: str
-    weights: str
-    removed: tuple[str, ...]
-
-    @property
-    def adapter(self) -> Path:
-        """The pruned adapter's folder."""
-        return self.folder / "adapter"
-
-    @property
-    def is_teacher(self) -> bool:
-        """Whether nothing is removed or trained."""
-        return not self.removed
-
-    def write(self) -> None:
-        """Write `student.json`."""
-        what = {"round": self.round, "weights": self.weights, "removed": list(self.removed)}
-        write_text(self.folder / "student.json", json.dumps(what, indent=1) + "\n")
-
-    @classmethod
-    def read(cls, folder: str | Path) -> "Student":
-        """Read a student's folder.
-
-        Raises:
-            LeanmotionError: Missing or damaged.
-        """
-        path = Path(folder) / "student.json"
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            return cls(Path(folder), raw["round"], raw["weights"], tuple(raw["removed"]))
-        except FileNotFoundError:
-            raise LeanmotionError(f"{path}: no such file: `dvc repro` makes it") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise LeanmotionError(f"{path}: corrupt: delete {folder}, then `dvc repro`") from error
 
 
 class Samplers:
@@ -99,14 +52,17 @@ class Samplers:
         if base != self.record.sha256 or (weights and weights not in self.students):
             raise LeanmotionError("data/teacher.json is of other weights than these videos ask for: `dvc repro`")
         if weights:
-            return self._sampler(load_pruned_pipeline(self.students[weights].adapter, base=self.base))
+            student = self.students[weights]
+            student.verify()
+            drawn = self._sampler(load_pruned_pipeline(student.adapter, base=self.base))
+            return _named(drawn, f"the student of {student.round}")
         sampler = self._sampler(self.pipeline)
 
         def draw(requests: Sequence[Request]) -> np.ndarray:
             with without_units(self.pipeline.unet, variant.removed):
                 return sampler(requests)
 
-        return draw
+        return _named(draw, f"the original without {', '.join(variant.removed)}" if variant.removed else "the original")
 
     @cached_property
     def base(self) -> "StableDiffusionPipeline":
@@ -121,6 +77,18 @@ class Samplers:
 
     def _sampler(self, pipeline: Any) -> Sampler:
         return Sampler(pipeline, self.settings.sampling, device())
+
+
+def _named(draw: Draw, name: str) -> Draw:
+    """The same function, whose errors say which variant was drawn."""
+
+    def named(requests: Sequence[Request]) -> np.ndarray:
+        try:
+            return draw(requests)
+        except LeanmotionError as error:
+            raise LeanmotionError(f"{name}: {error}") from error
+
+    return named
 
 
 def device() -> str:

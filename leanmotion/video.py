@@ -8,10 +8,8 @@ import hashlib
 import io
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -22,6 +20,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.writing import whole
 
 # 8-bit RGB goes into FFV1 as bgr0: the codec's only 8-bit RGB layout, so no colour is converted.
 _PIXELS = "bgr0"
@@ -180,9 +179,5 @@ def _stream(
 
 def _write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     # A neighbour, then a rename: a reader (or a kill) never sees half a file.
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        part.write(data)
-    Path(part.name).chmod(0o644)
-    Path(part.name).replace(path)
+    with whole(os.fspath(path)) as partial:
+        partial.write_bytes(data)

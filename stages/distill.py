@@ -9,8 +9,9 @@ from leanmotion import stage, summary
 from leanmotion.adapter import read_pruned_config
 from leanmotion.rounds import plan_round, run_round
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 def main(

@@ -7,9 +7,9 @@ from leanmotion import stage, summary
 from leanmotion.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
 from leanmotion.features import FeatureSet, embedded, open_extractor
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.tables import read_frame, write_table, write_text
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Student
 
 
 def main(

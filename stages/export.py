@@ -1,27 +1,30 @@
 """Hand over the chosen round's adapter: pruned, portable (stock MotionAdapter), and in the original's key names."""
 
-import json
 from pathlib import Path
 
 from leanmotion import stage, summary
 from leanmotion.export import export_student
+from leanmotion.records import read_record
+from leanmotion.rounds import drop_finished
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 def main(
     params: Path = Path("params.yaml"),
     teacher: Path = Path("data/teacher.json"),
     selection: Path = Path("data/selection.json"),
-    evidence: Path = Path("metrics/selection.json"),
     students: Path = Path("data/students"),
     out: Path = Path("data/export"),
 ) -> None:
     """Write the three forms with a model card, and check each against the student that was evaluated."""
-    chosen = Student.read(students / json.loads(selection.read_text())["round"])
+    evidence = read_record(selection, made_by="dvc repro select")
+    chosen = Student.read(students / str(evidence["round"]))
     samplers = Samplers(load_settings(params), TeacherRecord.read(teacher), [chosen])
-    sizes = export_student(samplers, chosen, json.loads(evidence.read_text()), out)
+    sizes = export_student(samplers, chosen, evidence, out)
+    drop_finished()
     cells = [[str(out / form), f"{size / 1e6:.2f}"] for form, size in sizes.items()]
     summary.show(f"the adapter of {chosen.round}, in three forms", ["folder", "MB"], cells)
 

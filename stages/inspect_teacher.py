@@ -5,8 +5,8 @@ from pathlib import Path
 from leanmotion import stage
 from leanmotion.inspection import inspect_teacher
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.tables import write_table
-from leanmotion.variants import Student
 
 
 def main(

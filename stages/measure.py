@@ -5,9 +5,10 @@ from pathlib import Path
 from leanmotion import stage, summary
 from leanmotion.latency import round_latency_rows
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.tables import write_table
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 def main(

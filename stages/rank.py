@@ -6,6 +6,7 @@ from pathlib import Path
 from leanmotion import stage, summary
 from leanmotion.features import FeatureSet
 from leanmotion.importance import metrics_of, null_paired, orders_of, rank_importance
+from leanmotion.records import write_record
 from leanmotion.settings import load_settings
 from leanmotion.tables import read_frame, write_table, write_text
 
@@ -38,8 +39,8 @@ def main(
     write_table(correlations, "correlations", found.ranking.correlations, meta=found.meta)
     write_table(probes, "probes", found.probes, meta=found.meta)
     lists = orders_of(settings, found.ranking.order)
-    for name, text in lists.items():
-        write_text(order / f"{name}.json", text)
+    for name, content in lists.items():
+        write_record(order / f"{name}.json", content)
     for stale in {path for path in order.glob("*.json") if path.stem not in lists}:
         stale.unlink()
     write_text(metrics, json.dumps(metrics_of(found, cosine, null_paired(read)), indent=1) + "\n")

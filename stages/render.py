@@ -8,8 +8,9 @@ import typer
 from leanmotion import stage, summary
 from leanmotion.rendering import Take, render
 from leanmotion.settings import load_settings
+from leanmotion.students import Student
 from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 def main(

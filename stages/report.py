@@ -10,12 +10,11 @@ from leanmotion.settings import load_settings
 def main(
     params: Path = Path("params.yaml"),
     data: Path = Path("data"),
-    metrics: Path = Path("metrics"),
     out: Path = Path("data/report.html"),
     plots: Path = Path("metrics/plots"),
 ) -> None:
     """Write the page and metrics/plots/*.csv from the artefacts."""
-    size = write_report(load_settings(params), data=data, metrics=metrics, out=out, plots=plots)
+    size = write_report(load_settings(params), data=data, out=out, plots=plots)
     print(f"{out}: {size / 1e6:.1f} MB; open it in a browser")
 
 

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from leanmotion import stage
+from leanmotion.records import write_record
 from leanmotion.selection import RoundEvidence, select
 from leanmotion.settings import load_settings
 from leanmotion.tables import read_table, write_text
@@ -27,13 +29,14 @@ def main(
     judged = [row for row in rows if row["split"] == "select" and row["arm"] in {"original", "distilled"}]
     evidence = [RoundEvidence.from_row(row) for row in judged]
     chosen = select(evidence, rule.rule, rule.allowance, rule.confident)
-    write_text(out, json.dumps({"round": chosen.round, "removed": chosen.removed}, indent=1) + "\n")
-    figures = {"round": chosen.round, "rule": chosen.rule, "reason": chosen.reason}
+    figures: dict[str, Any] = {"round": chosen.round, "rule": chosen.rule, "reason": chosen.reason}
     for arm in ("original", "pruned", "distilled"):
         name = "base" if arm == "original" else chosen.round
         for row in rows:
             if (row["split"], row["round"], row["arm"]) == ("report", name, arm):
                 figures |= {f"{arm}_{k}": row[k] for k in FINAL if row[k] is not None}
+    # Export and report read the record, which is verified; the metrics are for eyes and for `dvc metrics diff`.
+    write_record(out, {**figures, "removed": chosen.removed})
     write_text(metrics, json.dumps(figures, indent=1) + "\n")
     print(chosen.reason)
 

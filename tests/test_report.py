@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from leanmotion.records import write_record
 from leanmotion.report.page import LIMIT, write_report
 from leanmotion.settings import Settings
 from leanmotion.tables import TableWriter, read_frame, write_table
@@ -60,7 +61,7 @@ class Run:
         self._videos()
 
     def write(self) -> str:
-        size = write_report(self.settings, data=self.data, metrics=self.metrics, out=self.out, plots=self.plots)
+        size = write_report(self.settings, data=self.data, out=self.out, plots=self.plots)
         page = self.out.read_text()
         assert size == len(page.encode())
         return page
@@ -69,8 +70,7 @@ class Run:
         write_table(self.data / f"{name}.parquet", artefact, rows, meta=meta)
 
     def json(self, path: Path, value: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
+        write_record(path, value)
 
     def three(self, name: str, value: float) -> dict[str, float]:
         return {name: value, f"{name}_low": value * 0.8, f"{name}_high": value * 1.3}
@@ -104,6 +104,7 @@ class Run:
         meta = {
             "extractor": "sprites", "extractor_sha256": "0" * 64, "extractor_official": "false", "videos": str(CLIPS),
             "extractor_dimensions": "8", "frames": str(FRAMES), "criterion": "fvd", "interval": "0.9",
+            "null_fvd": "3.21", "split_half_tau": "0.7", "videos_to_settle": "40.0",
         }  # fmt: skip
         ranking = [
             {"block": block, "position": i, "depth": 0, "parameters": 1000 + i, "macs": 5e4 + i, "latency": None,
@@ -178,7 +179,7 @@ class Run:
         for row in rows:
             if row["split"] == "report" and row["round"] in ("base", self.chosen):
                 figures |= {f"{row['arm']}_{k}": v for k, v in row.items() if not isinstance(v, str) and v is not None}
-        self.json(self.metrics / "selection.json", figures)
+        self.json(self.data / "selection.json", figures)
         for name, gone in self.removed.items():
             student = {"round": name, "weights": "a" * 64, "removed": gone}
             self.json(self.data / "students" / name / "student.json", student)
@@ -277,7 +278,7 @@ def numbers_of(run: Run, *tables: tuple[str, str]) -> set[float]:
 def test_every_number_of_headline_ranking_and_rounds_is_in_an_artefact(run: Run, page: str) -> None:
     shown = Reader(page).values
     latency = read_frame(run.data / "latency.parquet", "profile").set_index("variant")["saving"].to_dict()
-    figures = json.loads((run.metrics / "selection.json").read_text())
+    figures = json.loads((run.data / "selection.json").read_text())
     known = {float(v) for v in figures.values() if isinstance(v, int | float)}
     known |= numbers_of(run, ("latency", "profile"), ("profile", "profile"), ("ranking", "ranking"))
     known |= numbers_of(run, ("evaluation", "evaluation"))
@@ -355,7 +356,7 @@ def test_fewer_prompts_where_videos_are_large(run: Run, monkeypatch: pytest.Monk
     from leanmotion.report import media
     from leanmotion.report.artefacts import read_artefacts
 
-    found = read_artefacts(run.settings, run.data, run.metrics)
+    found = read_artefacts(run.settings, run.data)
     whole = media.read_media(found)
     assert {len(clips) for clips in whole.clips.values()} == {3}
     one = sum(len(clips[0]) for clips in whole.clips.values())

@@ -14,9 +14,10 @@ from leanmotion.inspection import inspect_teacher
 from leanmotion.removal import removed_units
 from leanmotion.rounds import RoundPlan, plan_round, prune, run_round, student_unet
 from leanmotion.sampling import Request
+from leanmotion.students import Student
 from leanmotion.tables import read_frame
 from leanmotion.units import parameters
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -87,9 +87,19 @@ def test_an_empty_table(tmp_path) -> None:
 
 
 def test_missing_values_and_odd_floats(tmp_path) -> None:
-    values = [None, 0.0, -0.0, float("inf"), 1e-310, None]
+    values = [None, 0.0, -0.0, 1.7e308, 1e-310, None]
     write_table(tmp_path / "t", "losses", [{"step": i, "total": value} for i, value in enumerate(values)])
     assert repr(read_table(tmp_path / "t", "losses")["total"].to_pylist()) == repr(values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_table_holds_what_is_not_finite(tmp_path, value: float) -> None:
+    with pytest.raises(LeanmotionError, match=r"t: total of step 7 is not finite"):
+        write_table(tmp_path / "t", "losses", [{"step": 6, "total": 1.0}, {"step": 7, "total": value}])
+    row = {"variant": "mid_0", "split": "rank", "prompt": "a dog", "seed": 5, "features": [1.0, value]}
+    with pytest.raises(LeanmotionError, match=r"features of variant 'mid_0', split 'rank', prompt 'a dog', seed 5"):
+        write_table(tmp_path / "t", "features", [row])
+    assert names(tmp_path) == []
 
 
 @settings(max_examples=25, deadline=None)

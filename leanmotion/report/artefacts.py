@@ -1,13 +1,15 @@
 """Everything that the page is made from, read and verified once."""
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.records import read_record
 from leanmotion.settings import Settings
+from leanmotion.students import Student
 from leanmotion.tables import read_frame, read_table, table_meta
 
 BASE = "base"
@@ -34,7 +36,6 @@ class Artefacts:
     latency: Frame
     evaluation: Frame
     selection: Mapping[str, Any]
-    null: Mapping[str, Any]
     teacher: Mapping[str, Any]
     removed: Mapping[str, list[str]]
     weights: Mapping[str, str]
@@ -60,26 +61,29 @@ class Artefacts:
         """The units that are whole motion blocks, one row each."""
         return self.units[self.units["granularity"] == "temporal_transformer"]
 
+    def figure(self, name: str) -> float | None:
+        """A number of the ranking's meta: `null_fvd`, `split_half_tau` or `videos_to_settle`."""
+        value = float(self.meta.get(name, "nan"))
+        return value if math.isfinite(value) else None
+
     @property
     def official(self) -> bool:
         """Whether the extractor is the I3D of published FVD values."""
         return self.meta.get("extractor_official") == "true"
 
 
-def read_artefacts(settings: Settings, data: Path, metrics: Path) -> Artefacts:
+def read_artefacts(settings: Settings, data: Path) -> Artefacts:
     """Read all that the report needs.
 
     Raises:
         LeanmotionError: Something is missing, damaged, or of rounds that the settings do not list.
     """
     ranking = read_table(data / "ranking.parquet", "ranking")
-    students = {name: _json(data / "students" / name / "student.json") for name in settings.rounds}
-    selection = _json(metrics / "selection.json")
+    students = {name: Student.read(data / "students" / name) for name in settings.rounds}
+    selection = read_record(data / "selection.json", made_by="dvc repro select")
     chosen = selection.get("round")
     if chosen != BASE and chosen not in settings.rounds:
-        raise LeanmotionError(
-            f"{metrics / 'selection.json'}: round {chosen!r} is not in params.yaml: `dvc repro select`"
-        )
+        raise LeanmotionError(f"{data / 'selection.json'}: round {chosen!r} is not in params.yaml: `dvc repro select`")
 
     def read(name: str, artefact: str | None = None) -> Frame:
         return read_frame(data / f"{name}.parquet", artefact or name)
@@ -98,18 +102,8 @@ def read_artefacts(settings: Settings, data: Path, metrics: Path) -> Artefacts:
         latency=read("latency", "profile").set_index("variant", drop=False),
         evaluation=read("evaluation"),
         selection=selection,
-        null=_json(metrics / "ranking.json"),
-        teacher=_json(data / "teacher.json"),
-        removed={BASE: [], **{name: list(student["removed"]) for name, student in students.items()}},
-        weights={name: str(student.get("weights", "")) for name, student in students.items()},
+        teacher=read_record(data / "teacher.json", made_by="dvc repro inspect"),
+        removed={BASE: [], **{name: list(student.removed) for name, student in students.items()}},
+        weights={name: student.weights for name, student in students.items()},
         losses={name: read(f"students/{name}/losses", "losses") for name in settings.rounds},
     )
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise LeanmotionError(f"{path}: missing: `dvc repro` makes it") from None
-    except ValueError as error:
-        raise LeanmotionError(f"{path}: not JSON ({error}): delete it, then `dvc repro`") from error

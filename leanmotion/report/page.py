@@ -15,13 +15,12 @@ from leanmotion.tables import write_text
 LIMIT = 15_000_000
 
 
-def write_report(settings: Settings, *, data: Path, metrics: Path, out: Path, plots: Path) -> int:
+def write_report(settings: Settings, *, data: Path, out: Path, plots: Path) -> int:
     """Write the page and the CSV files; the same inputs give the same bytes.
 
     Args:
         settings: All settings.
         data: The folder of the Parquet artefacts.
-        metrics: The folder of the JSON metrics.
         out: The page.
         plots: The folder of the CSV files; others in it are dropped.
 
@@ -31,7 +30,7 @@ def write_report(settings: Settings, *, data: Path, metrics: Path, out: Path, pl
     Raises:
         LeanmotionError: An artefact is missing or damaged, or the page is larger than 15 MB.
     """
-    found = read_artefacts(settings, data, metrics)
+    found = read_artefacts(settings, data)
     page = render_page(found)
     size = len(page.encode())
     if size > LIMIT:

@@ -11,7 +11,7 @@ from leanmotion.report.svg import Axis, Chart, legend, steep
 def ranking_figure(found: Artefacts) -> Figure:
     """Three charts that share their rows: importance, time saved, MACs."""
     rows, names = found.ranking, found.ranking["block"].tolist()
-    null = found.null.get("null_fvd")
+    null = found.figure("null_fvd")
     gone = set(found.removed[found.chosen])
     ends = [*rows["fvd_low"], *rows["fvd_high"], *rows["fvd"]]
     log = steep(ends)
@@ -101,7 +101,7 @@ def ranking_table(found: Artefacts) -> Table:
 def reading(found: Artefacts) -> list[Cell]:
     """Computed sentences: ties, the costly blocks, how settled the order is."""
     out: list[Cell] = [_ties(found), _costly(found), _agreement(found)]
-    tau, settle = found.null.get("split_half_tau"), found.null.get("videos_to_settle")
+    tau, settle = found.figure("split_half_tau"), found.figure("videos_to_settle")
     if tau is not None:
         words = f"Two halves of the videos rank the blocks alike with a Kendall tau of {short(tau)}"
         out.append(words + (f"; about {short(settle)} videos would settle the order." if settle is not None else "."))
