@@ -12,9 +12,11 @@ from leanmotion.captions import CaptionEncoder
 from leanmotion.chunks import scratch_folder
 from leanmotion.clips import ClipSource
 from leanmotion.distillation import DistillationSettings
+from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
 from leanmotion.progress import Progress
 from leanmotion.removal import remove_units, removed_units
+from leanmotion.sampling import make_scheduler
 from leanmotion.settings import Settings
 from leanmotion.tables import write_table
 from leanmotion.training import distil
@@ -77,7 +79,8 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=scratch,
             progress=lambda row: progress.update(1),
-            validated=lambda before, after: validation.update(loss_before=before, loss_after=after),
+            drawing=drawing_of(settings, pipeline.scheduler),
+            validated=lambda before, after: validation.update(distance_before=before, distance_after=after),
         )
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
@@ -103,6 +106,15 @@ def prune(unet: "UNetMotionModel", plan: RoundPlan) -> "UNetMotionModel":
     gone = set(removed_units(unet))
     remove_units(unet, [block for block in plan.removed if block not in gone])
     return unet
+
+
+def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
+    """The sampler of the settings, if distillation draws at all."""
+    sampling, how = settings.sampling, settings.distillation
+    if how.inputs == "clips" and how.validation == 0:
+        return None
+    made = make_scheduler(scheduler, sampling.scheduler)
+    return Drawing(made, sampling.steps, sampling.guidance, settings.prompts.negative if sampling.guidance > 1 else "")
 
 
 def distillation_settings(settings: Settings) -> DistillationSettings:
