@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint types teacher-check lock clean
+.PHONY: repro test lint types teacher-check study lock clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -29,6 +29,12 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 teacher-check: $(VENV)/.installed
 	python stages/prove_teacher.py --out metrics/teacher.json
 	dvc commit --force prove
+
+# Deletion orders, training seeds, granularities and one shot against iterative, after `make repro`: docs/results.md.
+# `make study BUDGET=small` runs a third of it. Kill it and run it again: finished trials are kept.
+BUDGET ?= full
+study: $(VENV)/.installed
+	python stages/study.py --budget $(BUDGET)
 
 # After a change of the dependencies in pyproject.toml: newest versions that fit, torch kept where it is.
 lock: $(VENV)/.installed

@@ -36,8 +36,15 @@ class RoundPlan:
     removed: tuple[str, ...]
 
 
-def plan_round(settings: Settings, name: str, previous: Student, order_file: Path) -> RoundPlan:
+def plan_round(settings: Settings, name: str, previous: Student, order_file: Path, *, again: bool = False) -> RoundPlan:
     """Read a round's deletion list and check that it goes on from the previous student.
+
+    Args:
+        settings: All settings.
+        name: The round.
+        previous: The student that it starts from.
+        order_file: The deletion list.
+        again: The list is to be made anew: what the previous student lost need not be in it.
 
     Raises:
         LeanmotionError: The list is missing or damaged, or does not contain what the previous round deleted.
@@ -50,7 +57,7 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
         raise LeanmotionError(f"{order_file}: corrupt: delete it, then `dvc repro rank`") from error
     if unknown := sorted(wanted - set(settings.teacher.blocks)):
         raise LeanmotionError(f"{order_file}: teacher.blocks has no {unknown[0]}: `dvc repro rank`")
-    if brought_back := sorted(set(previous.removed) - wanted):
+    if not again and (brought_back := sorted(set(previous.removed) - wanted)):
         raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
     return RoundPlan(name, previous, tuple(b for b in settings.teacher.blocks if b in wanted))
 
