@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint types teacher-check readme lock clean
+.PHONY: repro test lint types teacher-check readme study lock clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -33,6 +33,12 @@ teacher-check: $(VENV)/.installed
 # After a full run: the README's table, GIF and contact sheet, from its artefacts and metrics.
 readme: $(VENV)/.installed
 	leanmotion readme
+
+# Deletion orders, training seeds, granularities and one shot against iterative, after `make repro`: docs/results.md.
+# `make study BUDGET=small` runs a third of it. Kill it and run it again: finished trials are kept.
+BUDGET ?= full
+study: $(VENV)/.installed
+	python stages/study.py --budget $(BUDGET)
 
 # After a change of the dependencies in pyproject.toml: newest versions that fit, torch kept where it is.
 lock: $(VENV)/.installed

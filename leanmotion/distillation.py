@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -45,7 +44,7 @@ class DistillationSettings:
         task_weight: of the noise prediction on data.
         output_weight: of the teacher's prediction.
         feature_weight: of the outputs of the teacher's blocks.
-        trainable: `motion` (all motion modules), or name patterns (`up_blocks.*.motion_modules.*`).
+        trainable: `motion` (all motion modules), or a list of their parts: see `leanmotion.trainable`.
         precision: of the forward passes; weights, losses and optimiser stay in float32.
         checkpoint_every: steps between checkpoints.
         accumulate: micro-batches of a step.
@@ -53,8 +52,10 @@ class DistillationSettings:
         explode: a loss this many times its running median is divergence.
         weight_decay: AdamW's.
         caption_dropout: share of clips whose caption is replaced by the empty one, for guidance.
-        validation: batches of fresh noise on which the trained weights must beat the ones before training, or these
-            are kept; 0 keeps the trained ones unasked.
+        validation: clips drawn from fresh noise, which the trained weights must bring closer to the teacher's than the
+            ones before training do, or these are kept; 0 keeps the trained ones unasked.
+        inputs: what networks are shown: noised clips, or what teacher or student meet while they sample
+            (`leanmotion.inputs`).
 
     Raises:
         LeanmotionError: a value that cannot be meant.
@@ -79,6 +80,7 @@ class DistillationSettings:
     weight_decay: float = 0.01
     caption_dropout: float = 0.0
     validation: int = 0
+    inputs: Literal["clips", "teacher", "student"] = "clips"
 
     def __post_init__(self) -> None:
         weights = self.weights
@@ -96,6 +98,9 @@ class DistillationSettings:
             "explode must be above 1": self.explode > 1,
             "validation must be 0 or more": self.validation >= 0,
             "caption_dropout must be in [0, 1]": 0 <= self.caption_dropout <= 1,
+            f"task_weight must be 0 where inputs is {self.inputs}: only noised clips have a target of data": (
+                self.inputs == "clips" or self.task_weight == 0
+            ),
         }
         if failed := [line for line, good in checks.items() if not good]:
             raise LeanmotionError(f"params.yaml: distillation: {'; '.join(failed)}")
@@ -107,20 +112,22 @@ class DistillationSettings:
 
 
 class Batch(NamedTuple):
-    """Noised clips and what they are to become; `captions` has one row a frame, as the UNet wants it."""
+    """What networks are shown, and the data's target if there is one; `captions` has one row a frame, for the UNet."""
 
     noisy: Float[Tensor, "batch channels frames height width"]
-    target: Float[Tensor, "batch channels frames height width"]
-    timesteps: Int[Tensor, "batch"]
+    target: Float[Tensor, "batch channels frames height width"] | None
+    timesteps: Int[Tensor, "batch"] | Float[Tensor, "batch"]
     captions: Float[Tensor, "batch_frames tokens dim"]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Every term as it is (`raw`; None where the teacher was not asked), and their weights."""
+    """Every term as it is (`raw`; None where it was not to be had), their weights, and both networks' predictions."""
 
     raw: dict[str, Tensor | None]
     weights: LossWeights
+    student: Tensor
+    teacher: Tensor | None = None
 
     @property
     def weighted(self) -> dict[str, Tensor]:
@@ -243,44 +250,13 @@ def losses(
     raw: dict[str, Tensor | None] = dict.fromkeys(TERMS)
     with autocast():
         prediction, outputs = predict(student, batch, features)
-    raw["task"] = task_loss(prediction, batch.target)
+    if batch.target is not None:
+        raw["task"] = task_loss(prediction, batch.target)
+    reference = None
     if weights.output > 0 or features:
         with torch.no_grad(), autocast():
             reference, reference_outputs = predict(teacher, batch, features)
         raw["output"] = output_loss(prediction, reference)
         if features:
             raw["feature"] = feature_loss(outputs, reference_outputs, len(batch.noisy))
-    return Losses(raw, weights)
-
-
-def trained_parameters(
-    unet: nn.Module, trainable: str | Sequence[str], whole: nn.Module | None = None
-) -> dict[str, nn.Parameter]:
-    """The student's parameters that train, by name, in the model's order; none where all were removed.
-
-    Args:
-        unet: the student.
-        trainable: `motion` (every motion module), or patterns of names.
-        whole: the model before any removal: a pattern has to fit a name of it.
-
-    Raises:
-        LeanmotionError: a pattern that fits no parameter, or parameters that are not float32.
-    """
-    named = dict(unet.named_parameters())
-    known = named if whole is None else dict(whole.named_parameters())
-    if isinstance(trainable, str):
-        if trainable != "motion":
-            raise LeanmotionError(f"params.yaml: distillation.trainable is {trainable!r}: say 'motion' or give a list")
-        chosen = {name: p for name, p in named.items() if ".motion_modules." in name}
-    else:
-        for pattern in trainable:
-            if not any(fnmatchcase(name, pattern) for name in known):
-                raise LeanmotionError(
-                    f"params.yaml: distillation.trainable: {pattern!r} fits no parameter of the student"
-                )
-        chosen = {name: p for name, p in named.items() if any(fnmatchcase(name, pattern) for pattern in trainable)}
-    if other := sorted({str(p.dtype) for p in chosen.values()} - {"torch.float32"}):
-        raise LeanmotionError(
-            f"the student's weights are {', '.join(other)}: load it in float32, set precision instead"
-        )
-    return chosen
+    return Losses(raw, weights, prediction, reference)

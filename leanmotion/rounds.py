@@ -13,10 +13,12 @@ from leanmotion.captions import CaptionEncoder
 from leanmotion.chunks import scratch_folder
 from leanmotion.clips import ClipSource
 from leanmotion.distillation import DistillationSettings
+from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
 from leanmotion.progress import Progress
 from leanmotion.records import read_record
 from leanmotion.removal import remove_units, removed_units
+from leanmotion.sampling import make_scheduler
 from leanmotion.settings import Settings
 from leanmotion.students import Student
 from leanmotion.tables import write_table, write_text
@@ -39,8 +41,15 @@ class RoundPlan:
     removed: tuple[str, ...]
 
 
-def plan_round(settings: Settings, name: str, previous: Student, order_file: Path) -> RoundPlan:
+def plan_round(settings: Settings, name: str, previous: Student, order_file: Path, *, again: bool = False) -> RoundPlan:
     """Read a round's deletion list and check that it goes on from the previous student.
+
+    Args:
+        settings: All settings.
+        name: The round.
+        previous: The student that it starts from.
+        order_file: The deletion list.
+        again: The list is to be made anew: what the previous student lost need not be in it.
 
     Raises:
         LeanmotionError: The list is missing or damaged, or does not contain what the previous round deleted.
@@ -51,7 +60,7 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
         raise LeanmotionError(f"{order_file}: corrupt: delete it, then `dvc repro rank`") from error
     if unknown := sorted(wanted - set(settings.teacher.blocks)):
         raise LeanmotionError(f"{order_file}: teacher.blocks has no {unknown[0]}: `dvc repro rank`")
-    if brought_back := sorted(set(previous.removed) - wanted):
+    if not again and (brought_back := sorted(set(previous.removed) - wanted)):
         raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
     return RoundPlan(name, previous, tuple(b for b in settings.teacher.blocks if b in wanted))
 
@@ -77,8 +86,8 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
     def note(before: float, after: float) -> None:
         if not (math.isfinite(before) and math.isfinite(after)):
             # A comparison with NaN is false: it would quietly keep the untrained weights.
-            raise LeanmotionError(f"validation loss is {before} before training, {after} after: check the weights")
-        validation.update(loss_before=before, loss_after=after)
+            raise LeanmotionError(f"validation distance is {before} before training, {after} after: check the weights")
+        validation.update(distance_before=before, distance_after=after)
 
     with _named(plan.name), closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
         rows = distil(
@@ -90,6 +99,7 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=scratch,
             progress=lambda row: progress.update(1),
+            drawing=drawing_of(settings, pipeline.scheduler),
             validated=note,
         )
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
@@ -134,6 +144,15 @@ def prune(unet: "UNetMotionModel", plan: RoundPlan) -> "UNetMotionModel":
     gone = set(removed_units(unet))
     remove_units(unet, [block for block in plan.removed if block not in gone])
     return unet
+
+
+def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
+    """The sampler of the settings, if distillation draws at all."""
+    sampling, how = settings.sampling, settings.distillation
+    if how.inputs == "clips" and how.validation == 0:
+        return None
+    made = make_scheduler(scheduler, sampling.scheduler)
+    return Drawing(made, sampling.steps, sampling.guidance, settings.prompts.negative if sampling.guidance > 1 else "")
 
 
 def distillation_settings(settings: Settings) -> DistillationSettings:

@@ -1,12 +1,13 @@
 """params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.refusal import first_problem
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 Count = Annotated[int, Field(ge=1)]
@@ -110,6 +111,7 @@ class Ranking(_Model):
     """The criterion of the deletion order, and how its uncertainty is resampled."""
 
     criterion: Literal["fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random"]
+    rerank: bool = False
     resamples: Annotated[int, Field(ge=20)]
     interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
     seed: Seed = 0
@@ -147,7 +149,8 @@ class Distillation(_Model):
     task_weight: NotNegative = 0.0
     output_weight: NotNegative = 1.0
     feature_weight: NotNegative = 1.0
-    trainable: Literal["motion"] | list[str] = "motion"
+    inputs: Literal["clips", "teacher", "student"] = "clips"
+    trainable: Literal["motion"] | Annotated[list[str], Field(min_length=1)] = "motion"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_every: Count = 50
     explode: Positive = 100.0
@@ -219,6 +222,18 @@ class Settings(_Model):
         return self
 
     @model_validator(mode="after")
+    def _distillation_fits(self) -> "Settings":
+        how = self.distillation
+        for part in [] if how.trainable == "motion" else how.trainable:
+            if not part.startswith("motion") and (block := part.partition("-")[0]) not in self.teacher.blocks:
+                raise ValueError(f"distillation.trainable: {block!r} is none of teacher.blocks: name some of them")
+        if how.inputs != "clips" and how.task_weight > 0:
+            raise ValueError(
+                f"distillation.task_weight must be 0 where inputs is {how.inputs}: it has no data's target"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _splits_suffice(self) -> "Settings":
         if self.similarity.prompts > self.prompts.rank:
             raise ValueError(f"similarity.prompts is {self.similarity.prompts}: the rank split has {self.prompts.rank}")
@@ -251,7 +266,7 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        raise LeanmotionError(f"{path}: {_first(error)}") from error
+        raise LeanmotionError(f"{path}: {first_problem(error, Settings)}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -262,39 +277,3 @@ class _Loader(yaml.SafeLoader):
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.YAMLError(f"{twice[0]} is given twice, line {node.start_mark.line + 1} and on")
         return super().construct_mapping(node, deep)
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem, as `setting: what is wrong`; unknown keys with the nearest known one."""
-    # A misspelt key is also a missing one: the misspelling is what the user can mend.
-    problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    place = [str(part) for part in problem["loc"] if str(part) not in {"literal['motion']", "list[str]", "[key]"}]
-    name = ".".join(place) or "settings"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        return f"{name}: unknown setting{did_you_mean(place[-1], known) or f': known are {known}'}"
-    if problem["type"] == "missing":
-        return f"{name}: missing: add it"
-    if problem["type"] == "value_error":
-        text = str(problem["msg"]).removeprefix("Value error, ")
-        return text if not place else f"{name} {text}"
-    hint = ": YAML reads 1.0e-3 as one" if problem["type"] == "float_type" and "e" in str(problem["input"]) else ""
-    return f"{name} is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}{hint}"
-
-
-def _known_keys(place: list[str]) -> list[str]:
-    """Names of the settings at a place; a mapping's own key (a round, a probe set) names no model and is passed."""
-    model: type[BaseModel] | None = Settings
-    for part in place:
-        fields = {(f.alias or n): f.annotation for n, f in model.model_fields.items()}
-        if part in fields:
-            model = _model_in(fields[part])
-        if model is None:
-            return []
-    return [(f.alias or n) for n, f in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

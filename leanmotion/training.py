@@ -2,54 +2,31 @@
 
 Everything random in a step (clips, timesteps, noise) is drawn from generators seeded by the settings' seed and the
 position of the clip in the sequence of all clips: a checkpoint needs no generator state, all rounds see the same
-clips and noise, and neither micro-batches nor processes change them.
+clips and noise, and neither micro-batches nor processes change them. Trajectories that are under way are in it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from leanmotion.checkpoints import CheckpointStore, fingerprint, tensor_bytes, weights_digest
-from leanmotion.distillation import (
-    TERMS,
-    Batch,
-    DistillationSettings,
-    losses,
-    noised,
-    trained_parameters,
-)
+from leanmotion.distillation import TERMS, DistillationSettings, losses
+from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
-from leanmotion.schedule import COLUMNS, LossRow, captions_of, diverged, draw, ema_decay, learning_rate
-
-Encode = Callable[[list[str]], Float[Tensor, "batch tokens dim"]]
-
-
-@runtime_checkable
-class Clips(Protocol):
-    """Where clips come from: `leanmotion.clips.ClipSource`, or anything that can do this."""
-
-    @property
-    def digest(self) -> str:
-        """Tells two sets of clips apart."""
-        ...
-
-    def order(self, seed: int, start: int, count: int) -> list[int]:
-        """Indices of the clips at positions `start` to `start + count` of an endless shuffled sequence."""
-        ...
-
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
-        """Latents [batch channels frames height width] and captions."""
-        ...
+from leanmotion.inputs import Clips, Encode, NoisedClips, Trajectories
+from leanmotion.schedule import COLUMNS, LossRow, captions_of, diverged, ema_decay, learning_rate
+from leanmotion.trainable import trained_parameters, training_mode
+from leanmotion.validation import drawn_distances
 
 
 def distil(
@@ -63,12 +40,14 @@ def distil(
     checkpoint_dir: Path,
     progress: Callable[[LossRow], None] | None = None,
     accelerator: Any = None,
+    drawing: Drawing | None = None,
     validated: Callable[[float, float], None] | None = None,
 ) -> list[LossRow]:
     """Train the student in place; it ends with the moving average of its weights.
 
-    With `settings.validation` the weights before training come back where they do better: AdamW's steps are as long
-    as the learning rate however small the gradient, and make a student worse that removal has hardly harmed.
+    With `settings.validation` the weights before training come back where they draw clips closer to the teacher's:
+    AdamW's steps are as long as the learning rate however small the gradient, and make a student worse that removal
+    has hardly harmed; and a lower loss on inputs of training does not say that clips are closer.
 
     The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips and
     settings goes on from the last checkpoint, or returns at once from a finished one.
@@ -83,7 +62,8 @@ def distil(
         checkpoint_dir: a folder of this training alone.
         progress: called with every loss row, after the step's checkpoint is written.
         accelerator: an `accelerate.Accelerator`, when several processes run this call on models already placed.
-        validated: called with the validation losses of the weights before training and of the trained ones.
+        drawing: the sampler; needed where inputs are trajectories, and for validation.
+        validated: called with the `drawn_distances` of the weights before training and of the trained ones.
 
     Returns:
         One row a step, of the keys in `COLUMNS`; none if nothing is left to train.
@@ -91,7 +71,7 @@ def distil(
     Raises:
         LeanmotionError: the loss is not finite or explodes; a checkpoint cannot be read or written; the batch
             cannot be divided over processes.
-        ValueError: student and teacher share a parameter that trains (frozen ones may be shared).
+        ValueError: student and teacher share a parameter that trains (frozen ones may be shared); no `drawing`.
     """
     parameters = trained_parameters(student, settings.trainable, teacher)
     if not parameters or settings.steps == 0:
@@ -105,8 +85,8 @@ def distil(
             f"params.yaml: distillation.batch is {settings.batch}: make it a multiple of {shares} "
             "(accumulate times the number of processes)"
         )
-    with _training_mode(student, teacher, parameters):
-        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, accelerator)
+    with training_mode(student, teacher, parameters):
+        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, accelerator, drawing)
         store = CheckpointStore(checkpoint_dir, run.fingerprint)
         if (state := store.load()) is not None:
             run.restore(state)
@@ -120,39 +100,20 @@ def distil(
             run.update(row)
             done = step + 1
             if done % settings.checkpoint_every == 0 or done == settings.steps:
+                state = run.state()
                 if accelerator is None or accelerator.is_main_process:
-                    store.save(run.state())
+                    store.save(state)
                 store.last = f"{store.path} after {done} steps"
             if progress is not None:
                 progress(row)
         best = run.average
         if settings.validation:
-            before, after = run.validate(run.initial), run.validate(best)
+            before, after = run.validate([run.initial, best])
             best = best if after < before else run.initial
             if validated is not None:
                 validated(before, after)
         run.adopt(best)
     return run.rows
-
-
-@contextmanager
-def _training_mode(student: nn.Module, teacher: nn.Module, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-    """Only the given parameters need gradients; both models in eval, as dropout would need a generator's state."""
-    asked = {name: p.requires_grad for name, p in student.named_parameters()}
-    modes = student.training, teacher.training
-    student.requires_grad_(False)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
-    student.eval()
-    teacher.eval()
-    try:
-        yield
-    finally:
-        for name, parameter in student.named_parameters():
-            parameter.requires_grad_(asked[name])
-            parameter.grad = None
-        student.train(modes[0])
-        teacher.train(modes[1])
 
 
 class _Run:
@@ -168,13 +129,29 @@ class _Run:
         encode: Encode,
         parameters: dict[str, nn.Parameter],
         accelerator: Any,
+        drawing: Drawing | None,
     ) -> None:
         self.student, self.teacher, self.clips = student, teacher, clips
-        self.settings, self.encode, self.accelerator = settings, encode, accelerator
+        self.settings, self.encode, self.accelerator, self.drawing = settings, encode, accelerator, drawing
         self.parameters = parameters
         self.device = next(iter(parameters.values())).device
-        self.alphas: Tensor = scheduler.alphas_cumprod.to("cpu", torch.float32)
-        self.prediction_type: str = scheduler.config.prediction_type
+        alphas: Tensor = scheduler.alphas_cumprod.to("cpu", torch.float32)
+        prediction_type: str = scheduler.config.prediction_type
+        processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+        # Micro-batches of all processes are one sequence; these are the places of the batch that each works on.
+        self.shares = settings.accumulate * processes
+        size = settings.batch // self.shares
+        own = range(rank * settings.accumulate, (rank + 1) * settings.accumulate)
+        self.slots = [range(share * size, (share + 1) * size) for share in own]
+        self.inputs: NoisedClips | Trajectories
+        if settings.inputs == "clips":
+            self.inputs = NoisedClips(clips, encode, settings, alphas, prediction_type, self.device)
+        elif drawing is None:
+            raise ValueError(f"distillation.inputs is {settings.inputs}: give the sampler as `drawing`")
+        else:
+            whose = student if settings.inputs == "student" else teacher
+            places = range(self.slots[0].start, self.slots[-1].stop)
+            self.inputs = Trajectories(clips, encode, settings, drawing, whose, self.device, places, self.autocast)
         # No part of the checkpoint: after a kill the caller passes the same student again.
         self.initial = {name: p.detach().clone() for name, p in parameters.items()}
         self.average = {name: p.clone() for name, p in self.initial.items()}
@@ -189,8 +166,9 @@ class _Run:
                 "settings": how,
                 "student": weights_digest(student),
                 "teacher": weights_digest(teacher),
-                "alphas": hashlib.sha256(tensor_bytes(self.alphas)).hexdigest(),
-                "prediction_type": self.prediction_type,
+                "alphas": hashlib.sha256(tensor_bytes(alphas)).hexdigest(),
+                "prediction_type": prediction_type,
+                "drawing": drawing.digest if drawing else "",
                 "clips": clips.digest,
                 "encode": getattr(encode, "digest", ""),
             }
@@ -198,22 +176,20 @@ class _Run:
 
     def step(self, step: int) -> LossRow:
         """Gradients of one step, clipped, and its loss row; the weights stay as they are."""
-        settings, accelerator = self.settings, self.accelerator
-        processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-        shares = settings.accumulate * processes
-        count = settings.batch // shares
+        settings = self.settings
         means = torch.zeros(len(TERMS), device=self.device)
         asked = dict.fromkeys(TERMS, False)
         self.optimizer.zero_grad(set_to_none=True)
-        for share in range(rank * settings.accumulate, (rank + 1) * settings.accumulate):
-            batch = self.batch(step * settings.batch + share * count, count)
+        for slots in self.slots:
+            batch = self.inputs.batch(step, slots)
             result = losses(self.student, self.teacher, batch, settings.weights, self.autocast)
-            self.scaler.scale(result.total / shares).backward()
+            self.scaler.scale(result.total / self.shares).backward()
+            self.inputs.advance(step, slots, result)
             for i, name in enumerate(TERMS):
                 if (raw := result.raw[name]) is not None:
                     asked[name] = True
-                    means[i] += raw.detach() / shares
-        if processes > 1:
+                    means[i] += raw.detach() / self.shares
+        if (accelerator := self.accelerator) is not None and accelerator.num_processes > 1:
             means = accelerator.reduce(means, reduction="sum")
             for parameter in self.parameters.values():
                 if parameter.grad is not None:
@@ -240,23 +216,9 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         decay = ema_decay(self.settings.ema, len(self.rows))
-        for name, parameter in self.parameters.items():
-            self.average[name].lerp_(parameter.detach(), 1 - decay)
+        now = [parameter.detach() for parameter in self.parameters.values()]
+        torch._foreach_lerp_(list(self.average.values()), now, 1 - decay)
         self.rows.append(row)
-
-    def batch(self, start: int, count: int) -> Batch:
-        """Clips at positions `start` to `start + count` of the sequence, noised, with their captions."""
-        seed = self.settings.seed
-        latents, captions = self.clips.batch(self.clips.order(seed, start, count))
-        shape = tuple(latents.shape[1:])
-        drawn = [draw(seed, start + i, shape, len(self.alphas)) for i in range(count)]
-        timesteps = torch.tensor([timestep for timestep, _, _ in drawn])
-        noise = torch.stack([noise for _, _, noise in drawn])
-        dropout = self.settings.caption_dropout
-        said = ["" if u < dropout else caption for caption, (_, u, _) in zip(captions, drawn, strict=True)]
-        noisy, target = noised(latents.float(), noise, self.alphas[timesteps], self.prediction_type)
-        states = self.encode(said).to(self.device).repeat_interleave(shape[1], dim=0)
-        return Batch(noisy.to(self.device), target.to(self.device), timesteps.to(self.device), states)
 
     def autocast(self) -> Any:
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.settings.precision]
@@ -264,7 +226,11 @@ class _Run:
 
     def state(self) -> dict[str, Any]:
         nan = float("nan")
+        latents = self.inputs.state()
+        if latents is not None and self.accelerator is not None:
+            latents = self.accelerator.gather(latents)
         return {
+            "latents": latents,
             "weights": {name: p.detach() for name, p in self.parameters.items()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -279,20 +245,28 @@ class _Run:
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["weights"][name])
                 self.average[name].copy_(state["average"][name])
+        if (latents := state["latents"]) is not None:
+            latents = latents[self.slots[0].start : self.slots[-1].stop]
+        self.inputs.restore(latents)
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         for values in state["rows"].tolist():
             row: LossRow = {c: None if math.isnan(v) else v for c, v in zip(COLUMNS, values, strict=True)}
             self.rows.append(row | {"step": int(values[0])})
 
-    @torch.no_grad()
-    def validate(self, weights: dict[str, Tensor]) -> float:
-        """Mean weighted loss of these weights, which the student takes, over draws that no step has seen."""
-        self.adopt(weights)
+    def validate(self, candidates: Sequence[dict[str, Tensor]]) -> list[float]:
+        """`drawn_distances` of the student with each of these weights, under noise that no training step has seen."""
+        if self.drawing is None:
+            raise ValueError("distillation.validation: give the sampler as `drawing`")
         how = self.settings
-        batches = (self.batch((how.steps + i) * how.batch, how.batch) for i in range(how.validation))
-        found = [losses(self.student, self.teacher, batch, how.weights, self.autocast).total for batch in batches]
-        return float(torch.stack(found).mean())
+        # No trajectory gets that far: a place starts at most `steps` clips and the one that it starts with.
+        first = (how.steps + 2) * how.batch
+        return drawn_distances(
+            self.student, self.teacher, [partial(self.adopt, weights) for weights in candidates],
+            drawing=self.drawing, clips=self.clips, encode=self.encode, seed=how.seed,
+            positions=range(first, first + how.validation), batch=len(self.slots[0]), device=self.device,
+            autocast=self.autocast,
+        )  # fmt: skip
 
     @torch.no_grad()
     def adopt(self, weights: dict[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ import torch
 from leanmotion.adapter import load_pruned_pipeline
 from leanmotion.chunks import Draw, Variant
 from leanmotion.errors import LeanmotionError
-from leanmotion.removal import without_units
+from leanmotion.removal import removed_units, without_units
 from leanmotion.sampling import Request, Sampler
 from leanmotion.settings import Settings
 from leanmotion.students import Student
@@ -34,35 +34,47 @@ class Samplers:
         self.settings = settings
         self.record = record
         self.students = {student.weights: student for student in students if not student.is_teacher}
+        self._drawn: tuple[str, Sampler] | None = None
         torch.set_num_threads(settings.sampling.threads)
 
     def teacher(self, removed: Sequence[str] = ()) -> Variant:
         """The variant that is the teacher without some units."""
         return Variant(self.record.sha256, tuple(removed), self.settings.teacher.dtype)
 
-    def student(self, student: Student) -> Variant:
-        """The variant that is a student: its removed units are gone from its weights already."""
+    def student(self, student: Student, without: Sequence[str] = ()) -> Variant:
+        """The variant that is a student, whose own removed units are gone from its weights; and without some more."""
         if student.is_teacher:
-            return self.teacher()
-        return Variant(f"{self.record.sha256}+{student.weights}", student.removed, self.settings.teacher.dtype)
+            return self.teacher(without)
+        removed = (*student.removed, *without)
+        return Variant(f"{self.record.sha256}+{student.weights}", removed, self.settings.teacher.dtype)
 
     def __call__(self, variant: Variant) -> Draw:
         """A function that draws a variant's clips."""
+        sampler = self.sampler(variant)
+        gone = set(removed_units(sampler.pipeline.unet))
+        more = [unit for unit in variant.removed if unit not in gone]
+
+        def draw(requests: Sequence[Request]) -> np.ndarray:
+            with without_units(sampler.pipeline.unet, more):
+                return sampler(requests)
+
+        _, _, weights = variant.weights.partition("+")
+        name = f"the student of {self.students[weights].round}" if weights else "the original"
+        return _named(draw, f"{name} without {', '.join(more)}" if more else name)
+
+    def sampler(self, variant: Variant) -> Sampler:
+        """The sampler of a variant's weights: of the teacher whole, of a student without what it lost itself."""
         base, _, weights = variant.weights.partition("+")
         if base != self.record.sha256 or (weights and weights not in self.students):
             raise LeanmotionError("data/teacher.json is of other weights than these videos ask for: `dvc repro`")
-        if weights:
+        if not weights:
+            return self._sampler(self.pipeline)
+        if self._drawn is None or self._drawn[0] != weights:
+            # One at a time: ablations of a student follow one another.
             student = self.students[weights]
             student.verify()
-            drawn = self._sampler(load_pruned_pipeline(student.adapter, base=self.base))
-            return _named(drawn, f"the student of {student.round}")
-        sampler = self._sampler(self.pipeline)
-
-        def draw(requests: Sequence[Request]) -> np.ndarray:
-            with without_units(self.pipeline.unet, variant.removed):
-                return sampler(requests)
-
-        return _named(draw, f"the original without {', '.join(variant.removed)}" if variant.removed else "the original")
+            self._drawn = weights, self._sampler(load_pruned_pipeline(student.adapter, base=self.base))
+        return self._drawn[1]
 
     @cached_property
     def base(self) -> "StableDiffusionPipeline":

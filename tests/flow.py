@@ -14,6 +14,7 @@ EXEMPT = {
     "progress": "shows progress; changes no result",
     "stage": "runs a script's main; changes no result",
     "launch": "spreads chunks over processes, whose bytes do not depend on it",
+    "refusal": "says what is wrong with a setting; changes no result",
     "settings": "reads params.yaml, whose values DVC tracks as params",
     "tables": "the container; a table of another schema is refused when read",
     "records": "the container; a record that is not what was written is refused when read",

@@ -18,6 +18,7 @@ from test_distillation import micro_unet
 from torch import Tensor
 
 from leanmotion.distillation import DistillationSettings
+from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
 from leanmotion.schedule import COLUMNS, LossRow, diverged, draw, ema_decay, learning_rate
 from leanmotion.training import distil
@@ -65,9 +66,13 @@ def scheduler() -> Any:
     return DDIMScheduler(beta_schedule="linear")
 
 
+def drawing(steps: int = 3, guidance: float = 1.0) -> Drawing:
+    return Drawing(scheduler(), steps, guidance, "nothing")
+
+
 def train(folder: Path, settings: DistillationSettings = SETTINGS, **options: Any) -> tuple[Any, list[LossRow]]:
     student = options.pop("student", None) or micro_unet(1)
-    options = {"encode": encode, "checkpoint_dir": folder, **options}
+    options = {"encode": encode, "checkpoint_dir": folder, "drawing": drawing(), **options}
     clips = options.pop("clips", None) or MemoryClips()
     rows = distil(student, options.pop("teacher", None) or micro_unet(0), scheduler(), clips, settings, **options)
     return student, rows
@@ -149,7 +154,7 @@ def test_training_that_does_not_help_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_training_that_helps_is_kept(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, task_weight=0.0, steps=20, ema=0.0, validation=2)
+    settings = replace(SETTINGS, task_weight=0.0, steps=20, ema=0.0, validation=4)
     plain, _ = train(tmp_path / "plain", replace(settings, validation=0))
     seen: list[tuple[float, float]] = []
     student, _ = train(tmp_path / "asked", settings, validated=lambda *losses: seen.append(losses))

@@ -1,0 +1,77 @@
+"""One deletion, distilled in several ways: which settings bring the student closest to the teacher.
+
+Run in the project's folder after `dvc repro`, one `--try` a way, its settings as in params.yaml under `distillation`:
+
+    python benchmarks/distillation.py --round r14 --try "" --try "inputs=teacher" \
+        --try "inputs=student learning_rate=0.0001"
+
+Each way deletes the round's blocks from the teacher at once and trains the settings' steps. Finished ways are kept in
+the scratch store (`.scratch/trials`) and cost nothing the second time; a killed one goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import yaml
+
+from leanmotion.features import open_extractor
+from leanmotion.settings import Settings, load_settings
+from leanmotion.tables import read_frame
+from leanmotion.teacher import TeacherRecord
+from leanmotion.trial import Bench, Trial
+from leanmotion.variants import Samplers
+
+
+def changed(settings: Settings, text: str) -> Settings:
+    """The settings with some of `distillation` changed, checked as params.yaml is."""
+    changes = {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in text.split())}
+    raw = settings.model_dump(by_alias=True)
+    raw["distillation"] |= changes
+    return Settings.model_validate(raw)
+
+
+def main() -> None:
+    """Print a row a way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--round", required=True, help="a round of `rounds`")
+    parser.add_argument("--try", dest="ways", action="append", default=[], help="changes of `distillation`")
+    parser.add_argument("--split", default="select", help="the clips that are compared (seeds b)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the flow's folder")
+    parser.add_argument("--order", type=Path, help="a deletion list; else the round's own in data/order")
+    arguments = parser.parse_args()
+    settings, data = load_settings(), arguments.data
+    order = arguments.order or data / f"order/{arguments.round}.json"
+    removed = tuple(json.loads(order.read_text(encoding="utf-8"))["removed"])
+    bench = Bench(
+        settings,
+        Samplers(settings, TeacherRecord.read(data / "teacher.json")),
+        open_extractor(settings),
+        units=read_frame(data / "units.parquet", "units"),
+        clips=data / "clips.parquet",
+        prompts=data / "prompts",
+        split=arguments.split,
+    )
+    print(f"{len(removed)} blocks deleted at once; {arguments.split} split; same-seed distances to the original")
+    print("| distillation | fvd | low | high | paired | motion accuracy | drawn distance before, after | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for i, way in enumerate(arguments.ways or [""]):
+        this = changed(settings, way)
+        how = this.distillation
+        start = time.perf_counter()
+        rows = bench.run(Trial("orders", "given", "temporal_transformer", (removed,), how.seed, how.steps), this)
+        took = time.perf_counter() - start
+        for row in rows[0 if i == 0 else 1 :]:
+            name = "none (pruned only)" if row["arm"] == "pruned" else way or "as in params.yaml"
+            distances = [row["distance_before"], row["distance_after"]] if row["arm"] == "distilled" else []
+            seen = ", ".join("-" if d is None else f"{d:.4g}" for d in distances)
+            accuracy = "-" if row["motion_accuracy"] is None else f"{row['motion_accuracy']:.1%}"
+            numbers = " | ".join(f"{row[k]:.4g}" for k in ("fvd", "fvd_low", "fvd_high", "paired"))
+            print(f"| {name} | {numbers} | {accuracy} | {seen} | {took:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

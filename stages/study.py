@@ -1,0 +1,52 @@
+"""Is this order the right one? Trials of one budget each, their table, and docs/results.md with what they say."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leanmotion import stage
+from leanmotion.features import open_extractor
+from leanmotion.results import figure, page
+from leanmotion.settings import load_settings
+from leanmotion.study import Budget, run_study, trials
+from leanmotion.tables import read_frame, write_text
+from leanmotion.teacher import TeacherRecord
+from leanmotion.trial import Bench
+from leanmotion.variants import Samplers
+
+
+def main(
+    budget: Annotated[Budget, typer.Option(help="small: 13 trials on the default; full: 37")] = Budget.full,
+    count: Annotated[int | None, typer.Option(help="blocks deleted; else what `select` chose")] = None,
+    params: Path = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="the flow's folder, after `dvc repro`")] = Path("data"),
+    out: Path = Path("metrics/study.parquet"),
+    docs: Annotated[Path, typer.Option(help="where results.md and results.svg go")] = Path("docs"),
+) -> None:
+    """Run what is missing; table, page and figure are written after every trial. Kill it and run it again."""
+    settings = load_settings(params)
+    if count is None:
+        count = int(json.loads((data / "selection.json").read_text(encoding="utf-8"))["removed"])
+    units = read_frame(data / "units.parquet", "units")
+    ranking, similarity = (read_frame(data / f"{name}.parquet", name) for name in ("ranking", "similarity"))
+    bench = Bench(
+        settings,
+        Samplers(settings, TeacherRecord.read(data / "teacher.json")),
+        open_extractor(settings),
+        units=units,
+        clips=data / "clips.parquet",
+        prompts=data / "prompts",
+    )
+    planned = trials(settings, ranking, similarity, units, count)
+    for found in run_study(bench, planned, budget, out):
+        if found.rows:
+            write_text(docs / "results.md", page(found.rows, planned[Budget.full], found.meta))
+            write_text(docs / "results.svg", figure(found.rows))
+            last = found.rows[-1]
+            print(f"{len(found.done)} of {len(planned[budget])} trials; {last['order']}: FVD {last['fvd']:.4g}")
+
+
+if __name__ == "__main__":
+    stage.run(main)
