@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from leanmotion.claims import Claims
 from leanmotion.errors import LeanmotionError
 from leanmotion.sampling import Request
 from leanmotion.settings import Sampling
@@ -65,6 +66,7 @@ class ChunkStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or scratch_folder() / "chunks"
+        self.claims = Claims(self.folder / "claims")
 
     def path(self, chunk: Chunk) -> Path:
         """Where a chunk lies, or will."""
@@ -75,9 +77,16 @@ class ChunkStore:
         return [c for c in dict.fromkeys(chunks) if not self.path(c).is_file()]
 
     def fill(self, chunks: Sequence[Chunk], draw: Draw) -> Iterator[Chunk]:
-        """Draw the missing ones of one variant, yielding each when it is stored."""
+        """Draw the missing ones of one variant, yielding each when it is stored.
+
+        What another process is drawing is passed over: see what is still missing, and come back.
+        """
         for chunk in self.missing(chunks):
-            self.put(chunk, draw(chunk.requests))
+            with self.claims.hold(chunk.address) as ours:
+                # Whoever had claimed it before may have stored it meanwhile.
+                if not ours or not self.missing([chunk]):
+                    continue
+                self.put(chunk, draw(chunk.requests))
             yield chunk
 
     def put(self, chunk: Chunk, clips: UInt8[np.ndarray, "clips frames height width 3"]) -> None:

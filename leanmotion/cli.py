@@ -1,6 +1,7 @@
 """The `leanmotion` command: check the settings, see what would run, try an adapter, look at an artefact."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,6 +89,38 @@ def plan() -> None:
     from leanmotion.plan import plan as ask
 
     print("\n".join(lines(ask())))
+
+
+@app.command("sweep")
+@partial(guarded, alone=False)
+def sweep_command(
+    params: Annotated[Path, typer.Option(help="the settings")] = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="the folder of artefacts")] = Path("data"),
+    processes: Annotated[int, typer.Option(min=0, help="how many at once; 0: one a GPU, or one")] = 0,
+) -> None:
+    """Draw all missing clips of all stages at once, models loaded once; share the work with other sweeps."""
+    from leanmotion import sweep
+    from leanmotion.settings import load_settings
+    from leanmotion.variants import devices
+
+    settings = load_settings(params)
+    stale = sweep.outdated()
+    found = sweep.pending(settings, data, stale)
+    missing = found.missing()
+    for line in found.left_out:
+        print(f"left out: {line}")
+    if not any(missing.values()):
+        print("nothing to draw: every chunk is in the store")
+        return
+    counts = ", ".join(f"{family} {n}" for family, n in missing.items() if n)
+    print(f"to draw: {sum(missing.values())} chunks of {settings.sampling.chunk} clips ({counts})", flush=True)
+    there = devices()
+    wanted = [there[i % len(there)] for i in range(processes or len(there))]
+    if len(wanted) == 1:
+        sweep.sweep(params, data, stale)
+    else:
+        sweep.sweep_together(params, data, stale, wanted)
+    print("done: `dvc repro` finds these in the store")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.folders import Skipped, folder_clips
 from leanmotion.progress import Progress
 from leanmotion.prompts import prompt_sequence
+from leanmotion.rendering import Take, fill
 from leanmotion.sampling import Request
 from leanmotion.settings import Settings
 from leanmotion.variants import Samplers, device
@@ -51,11 +52,7 @@ def _drawn(settings: Settings, samplers: Samplers) -> Iterator[Clip]:
     requests = teacher_requests(settings)
     store, variant = ChunkStore(), samplers.teacher()
     chunks = cut(variant, requests, settings.sampling)
-    if store.missing(chunks):
-        draw = samplers(variant)
-        for chunk in chunks:
-            if store.missing([chunk]):
-                store.put(chunk, draw(chunk.requests))
+    fill([(Take("clips", variant, "train"), chunks)], samplers, label="the teacher's own clips")
     for chunk in chunks:
         yield from teacher_clips([request.prompt for request in chunk.requests], store.frames(chunk))
 

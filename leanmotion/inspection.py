@@ -8,7 +8,7 @@ from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.removal import without_units
 from leanmotion.sampling import latent_shape
 from leanmotion.settings import Settings
-from leanmotion.teacher import TeacherRecord, fingerprint, load_motion_adapter, load_pipeline
+from leanmotion.teacher import TeacherRecord, fingerprint, load_motion_adapter, load_pipeline, revisions
 from leanmotion.units import block_ids, list_units, parameters
 
 
@@ -57,6 +57,7 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
         motion_macs=macs["motion"],
         parameters=whole,
         motion_parameters=whole - spatial,
+        revisions=revisions(settings.teacher),
     )
     return record, rows
 

@@ -27,6 +27,7 @@ from leanmotion.motion_state import (
     portable_tensors,
     sinusoids,
 )
+from leanmotion.weights import adapter_files
 from leanmotion.writing import whole
 
 if TYPE_CHECKING:
@@ -197,12 +198,7 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise LeanmotionError(f"{what}: config.json is of a {kind}: give a diffusers MotionAdapter folder")
     if given.get("conv_in_channels"):
         raise LeanmotionError(f"{what}: this is a PIA adapter with its own conv_in: give a plain motion adapter")
-    stem = "diffusion_pytorch_model"
-    files = [p for suffix in ("safetensors", "bin") for p in sorted(folder.glob(f"{stem}*.{suffix}"))]
-    if not files:
-        raise LeanmotionError(f"{what}: no {stem}.safetensors: get the whole folder")
-    # The plain file before its fp16 variant.
-    state, _ = _read_file(min(files, key=lambda p: (p.suffix == ".bin", len(p.name))))
+    state, _ = _read_file(adapter_files(folder)[-1])
     known = {key: value for key, value in given.items() if not key.startswith("_")}
     lengths = [value.shape[1] for key, value in state.items() if key.endswith("pos_embed.pe")]
     if lengths:

@@ -1,8 +1,10 @@
 """Variants -> tables of videos, by way of the chunk store."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from leanmotion.sampling import Request
 from leanmotion.settings import Sampling, Settings
 from leanmotion.tables import TableWriter, read_frame, stream_table
 from leanmotion.video import decode
+
+_POLL_SECONDS = 1.0
+"""Between looks at the store while other processes draw what is left."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +83,38 @@ def render(
 
 
 def fill(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:
-    """Draw the chunks that the store lacks, one variant after the other."""
+    """Draw the chunks that the store lacks, one variant after the other; return when all are there.
+
+    Several processes at it, on any machines that share the store, divide the chunks among them. What others draw is
+    waited for, and drawn here if they die.
+    """
     store = ChunkStore()
     by_variant: dict[Variant, list[Chunk]] = {}
     for take, chunks in jobs:
         by_variant.setdefault(take.variant, []).extend(store.missing(chunks))
-    total = sum(len(chunk.requests) for chunks in by_variant.values() for chunk in chunks)
+    total = left = sum(_clips_in(store.missing(chunks)) for chunks in by_variant.values())
     with closing(Progress(label, total)) as progress:
-        for variant, chunks in by_variant.items():
-            if chunks:
-                for chunk in store.fill(chunks, samplers(variant)):
+        while left:
+            ours = 0
+            for variant, chunks in by_variant.items():
+                for chunk in store.fill(chunks, _when_needed(samplers, variant)):
                     progress.update(len(chunk.requests))
+                    ours += len(chunk.requests)
+            by_variant = {v: missing for v, chunks in by_variant.items() if (missing := store.missing(chunks))}
+            before, left = left - ours, sum(_clips_in(chunks) for chunks in by_variant.values())
+            progress.update(max(before - left, 0))  # by others
+            if left and not ours:
+                time.sleep(_POLL_SECONDS)
+
+
+def _clips_in(chunks: Sequence[Chunk]) -> int:
+    return sum(len(chunk.requests) for chunk in chunks)
+
+
+def _when_needed(samplers: Callable[[Variant], Draw], variant: Variant) -> Draw:
+    """The variant's sampler, made when the first chunk is ours to draw."""
+    made = cache(lambda: samplers(variant))
+    return lambda requests: made()(requests)
 
 
 def merge(jobs: Sequence[tuple[Take, list[Chunk]]], out: Path, sampling: Sampling) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,14 @@ def run(main: Callable[..., Any]) -> None:
     app()
 
 
-def guarded(main: Callable[..., Any]) -> Callable[..., Any]:
-    """`main` under the stage's lock, its errors said in one line."""
+def guarded(main: Callable[..., Any], *, alone: bool = True) -> Callable[..., Any]:
+    """`main` with its errors said in one line; `alone`: under the lock of its very command."""
 
     @functools.wraps(main)
     def stage(*args: Any, **kwargs: Any) -> None:
         quiet_libraries()
         try:
-            with _alone():
+            with _alone() if alone else nullcontext():
                 _die_with_dvc()
                 main(*args, **kwargs)
         except LeanmotionError as error:

@@ -1,19 +1,17 @@
 """The teacher: any Stable Diffusion base and any motion adapter, pinned by the SHA-256 of what loading reads."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.records import read_record, write_record
 from leanmotion.settings import Teacher
-from leanmotion.weights import align, file_sha256
+from leanmotion.weights import WEIGHTS, adapter_files, align, base_files, commit_of, file_sha256, locate
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
-
-_READ = {".safetensors", ".bin", ".ckpt", ".pth", ".json", ".txt", ".model"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,7 @@ class TeacherRecord:
 
     `sha256` covers `files` (name -> SHA-256); `adapter` holds the UNet's motion settings; `macs` and `parameters`
     are of the whole UNet (one clip, one call), `motion_macs` and `motion_parameters` of its motion modules.
+    `revisions`: the hub's commits of `base` and `adapter`, where they come from there.
     """
 
     sha256: str
@@ -31,6 +30,7 @@ class TeacherRecord:
     motion_macs: int
     parameters: int
     motion_parameters: int
+    revisions: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: str | Path) -> None:
         """Write as JSON with a digest."""
@@ -59,19 +59,30 @@ def weight_files(teacher: Teacher) -> dict[str, Path]:
         LeanmotionError: A path is missing, or a hub model is not to be had.
     """
     files: dict[str, Path] = {}
-    for role, name, revision in (
-        ("base", teacher.base, teacher.base_revision),
-        ("adapter", teacher.adapter, teacher.adapter_revision),
-    ):
-        place = locate(name, revision, setting=f"teacher.{role}")
+    for role, place in places(teacher).items():
         if place.is_file():
             files[f"{role}/{place.name}"] = place
             continue
-        inside = sorted(f for f in place.rglob("*") if f.is_file() and f.suffix in _READ)
-        if not any(f.suffix in {".safetensors", ".bin"} for f in inside):
-            raise LeanmotionError(f"teacher.{role}: {place} holds no weights: restore it (`git checkout -- {name}`)")
+        inside = base_files(place) if role == "base" else adapter_files(place)
+        if not any(f.suffix in WEIGHTS for f in inside):
+            raise LeanmotionError(
+                f"teacher.{role}: {place} holds no weights: restore it (`git checkout -- {getattr(teacher, role)}`)"
+            )
         files |= {f"{role}/{f.relative_to(place).as_posix()}": f for f in inside}
     return files
+
+
+def places(teacher: Teacher) -> dict[str, Path]:
+    """Where base and adapter lie: folders or single files; fetched from the hub if need be."""
+    return {
+        "base": locate(teacher.base, teacher.base_revision, role="base"),
+        "adapter": locate(teacher.adapter, teacher.adapter_revision, role="adapter"),
+    }
+
+
+def revisions(teacher: Teacher) -> dict[str, str]:
+    """The hub's commit of each part that comes from there."""
+    return {role: commit for role, place in places(teacher).items() if (commit := commit_of(place))}
 
 
 def fingerprint(teacher: Teacher) -> tuple[str, dict[str, str]]:
@@ -104,7 +115,7 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-    place = locate(teacher.base, teacher.base_revision, setting="teacher.base")
+    place = locate(teacher.base, teacher.base_revision, role="base")
     options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}
     _quiet_loading()
     try:
@@ -134,7 +145,7 @@ def load_motion_adapter(teacher: Teacher) -> "MotionAdapter":
 
     from leanmotion.original import load_adapter
 
-    place = locate(teacher.adapter, teacher.adapter_revision, setting="teacher.adapter")
+    place = locate(teacher.adapter, teacher.adapter_revision, role="adapter")
     return load_adapter(place).to(getattr(torch, teacher.dtype))
 
 
@@ -155,28 +166,6 @@ def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = Non
         vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,  # pyright: ignore[reportArgumentType]
         scheduler=base.scheduler,
     )  # fmt: skip
-
-
-def locate(name: str, revision: str | None, *, setting: str) -> Path:
-    """A path as it is; a hub id (`owner/name`) as its snapshot in the hub's cache, fetched if need be.
-
-    Raises:
-        LeanmotionError: Neither there nor to be had.
-    """
-    place = Path(name)
-    if place.exists():
-        return place
-    looks_like_path = name.count("/") != 1 or name.startswith((".", "/", "~", "data/")) or place.suffix in _READ
-    if looks_like_path:
-        raise LeanmotionError(f"{setting}: {name} is missing: restore it (`git checkout`, `dvc pull`) or mend the path")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=[f"*{s}" for s in sorted(_READ)]))
-    except Exception as error:  # offline, no such model, no rights: the hub has a class for each
-        raise LeanmotionError(
-            f"{setting}: {name} is neither a path nor to be had from the hub ({_line(error)})"
-        ) from error
 
 
 def _quiet_loading() -> None:

@@ -106,3 +106,10 @@ def _named(draw: Draw, name: str) -> Draw:
 def device() -> str:
     """Where networks run: `$LEANMOTION_DEVICE`, else a GPU where there is one. Never part of a cached result."""
     return os.environ.get("LEANMOTION_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def devices() -> list[str]:
+    """All devices that one process each can use: `$LEANMOTION_DEVICE`, else every GPU in sight, else the CPU."""
+    if chosen := os.environ.get("LEANMOTION_DEVICE"):
+        return [chosen]
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
