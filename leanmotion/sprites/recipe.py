@@ -46,7 +46,7 @@ class Recipe:
     image_steps: int = 500
     image_batch: int = 64
     image_every: int = 4
-    joint_steps: int = 8000
+    joint_steps: int = 9500
     motion_batch: int = 8
     rate: float = 2.5e-3
     caption_dropout: float = 0.08
@@ -64,7 +64,7 @@ class Recipe:
     ema: float = 0.999
     weight_decay: float = 0.01
     warmup: int = 100
-    decay_share: float = 0.35
+    decay_share: float = 0.55
     checkpoint_seconds: float = 60.0
 
     @property

@@ -124,15 +124,16 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
 
     if motion in HEADINGS:
         hx, hy = (np.full_like(still, h) for h in HEADINGS[motion])
-        along = draw(3, -0.28, -0.18) + draw(4, 0.42, 0.52) * u
+        # From past the middle to the far side: where a sprite is says already which way it goes.
+        along = draw(3, -0.16, -0.08) + draw(4, 0.38, 0.46) * u
         x = 0.5 + along if hx.flat[0] > 0 else (0.5 - along if hx.flat[0] < 0 else x)
         y = 0.5 + along if hy.flat[0] > 0 else (0.5 - along if hy.flat[0] < 0 else y)
         canvas.lay(_trail(canvas, x, y, r, hx, hy, 0.5), colour)
     elif motion == "turn":
-        angle = draw(3, 0.0, 2 * np.pi) + draw(4, 1.2, 1.6) * np.pi * u
+        angle = draw(3, -0.5, 0.5) + draw(4, 1.3, 1.5) * np.pi * u
     elif motion == "bounce":
         canvas.lay(canvas.cover(FLOOR_Y - canvas.y + np.zeros_like(canvas.x)) + np.zeros_like(still), FLOOR_GREY)
-        height = np.abs(np.cos(np.pi * (draw(3, 0.0, 1.0) + 1.1 * u)))
+        height = np.abs(np.cos(np.pi * (draw(3, 0.0, 0.3) + 1.1 * u)))
         y = FLOOR_Y - 0.85 * r - draw(4, 0.38, 0.48) * height
     elif motion == "grow":
         x, y = draw(0, 0.4, 0.6) + still, draw(1, 0.4, 0.6) + still
@@ -140,10 +141,10 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
         canvas.lay(0.55 * ((0.42 - halo) / 0.2).clip(0, 1), colour)
         r = draw(2, 0.09, 0.12) + draw(4, 0.14, 0.18) * u
     elif motion == "pan":
-        shift = draw(3, 0.55, 0.75) * u
+        shift = draw(3, 0.6, 0.7) * u
         for k in range(5):
             # Steps of 0.48 keep neighbouring rows apart.
-            star_x = (draw(4, 0.0, 1.2) + 0.48 * k + draw(5 + k, -0.12, 0.12) - shift) % 1.2 - 0.1
+            star_x = (draw(4, 0.0, 0.25) + 0.48 * k + draw(5 + k, -0.08, 0.08) - shift) % 1.2 - 0.1
             star_y = 0.1 + 0.2 * k + draw(10 + k, -0.04, 0.04)
             canvas.lay(canvas.cover(np.hypot(canvas.x - star_x, canvas.y - star_y) - 0.05), WHITE)
     elif motion == "fade":
