@@ -1,8 +1,8 @@
 """Kill -9 at random moments of a round: every resumed run has to end with the bytes of an uninterrupted one.
 
-Run in the project's folder after `dvc repro`: `python benchmarks/kills.py --round r14`. The real `stages/distill.py` runs
-in a folder and with a scratch store of its own, once undisturbed, then as often as asked: killed after a random part of
-that time, run again to the end, and all files of the student compared. Exits with 1 if any differ.
+Run in the project's folder after `dvc repro`: `python benchmarks/kills.py --round r14`. The real `stages/distill.py`
+runs in a folder and with a scratch store of its own, once undisturbed, then as often as asked: killed after a random
+part of that time, run again to the end, and all files of the student compared. Exits with 1 if any differ.
 """
 
 from __future__ import annotations

@@ -245,8 +245,10 @@ def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, 
     for number in range(2):
         child = os.fork()
         if child == 0:
-            run_round(long, plan, samplers, clips, tmp_path / f"{number}")
-            os._exit(0)
+            try:
+                run_round(long, plan, samplers, clips, tmp_path / f"{number}")
+            finally:
+                os._exit(0)
         time.sleep(moments.uniform(0.2, 0.8) * took)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
