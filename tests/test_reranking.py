@@ -1,6 +1,5 @@
 """Scores of the blocks that a student still has, and the lists made of them."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +13,12 @@ from leanmotion.extractors import load_extractor
 from leanmotion.fvd import frechet_distance
 from leanmotion.inspection import inspect_teacher
 from leanmotion.prompts import prompt_rows
+from leanmotion.records import write_record
 from leanmotion.reranking import keeps_its_order, reranked, scores_on
 from leanmotion.rounds import RoundPlan, run_round
+from leanmotion.students import Student
 from leanmotion.tables import write_table
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,11 +30,11 @@ def student(*removed: str) -> Student:
 def test_the_least_important_of_what_is_left_goes() -> None:
     plan = RoundPlan("r3", student("mid_0"), ("down_0_0", "down_1_0", "mid_0"))
     scores = {block: float(i) for i, block in enumerate(reversed(BLOCKS)) if block != "mid_0"}
-    removed = json.loads(reranked(plan, scores, BLOCKS))["removed"]
+    removed = reranked(plan, scores, BLOCKS)["removed"]
     # As many as the first list has, what is gone stays gone, in the model's order.
     assert removed == ["mid_0", "up_1_0", "up_1_1"]
     # Equal scores keep the model's order.
-    assert json.loads(reranked(plan, dict.fromkeys(scores, 0.0), BLOCKS))["removed"] == [
+    assert reranked(plan, dict.fromkeys(scores, 0.0), BLOCKS)["removed"] == [
         "down_0_0",
         "down_1_0",
         "mid_0",
@@ -50,13 +51,13 @@ def test_when_the_first_order_stays() -> None:
 
 def test_off_it_copies_the_list_and_reads_nothing_else(tmp_path: Path) -> None:
     """The stage itself: no student, no weights, no features are asked for."""
-    (tmp_path / "order.json").write_text('{"removed": ["mid_0"]}\n')
+    write_record(tmp_path / "order.json", {"removed": ["mid_0"]})
     stage = [sys.executable, str(ROOT / "stages/rerank.py"), "--params", str(ROOT / "params.yaml"), "--round", "r08"]
     files = ["--previous", "nowhere", "--order", "order.json", "--out", "out/r08.json"]
     subprocess.run(
         [*stage, *files], cwd=tmp_path, check=True, env={**__import__("os").environ, "PYTHONPATH": str(ROOT)}
     )
-    assert (tmp_path / "out/r08.json").read_text() == '{"removed": ["mid_0"]}\n'
+    assert (tmp_path / "out/r08.json").read_bytes() == (tmp_path / "order.json").read_bytes()
 
 
 def test_scores_on_a_student(teacher_folder, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
