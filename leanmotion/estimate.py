@@ -80,8 +80,10 @@ def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
     found = {stage: n * speed.clip_seconds for stage, n in clips_to_draw(settings).items()}
     calls = settings.sampling.steps * (2 if settings.sampling.guidance > 1 else 1)
     training = sum(r.count < len(settings.teacher.blocks) for r in settings.rounds.values())
-    steps = training * settings.distillation.steps
-    return found | {"distill": steps * settings.distillation.batch * 4 * speed.clip_seconds / calls}
+    how = settings.distillation
+    # Trajectories under guidance show each clip with both prompts; validation draws with three sets of weights.
+    shown = 4 * how.steps * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
+    return found | {"distill": training * (shown / calls + 3 * how.validation) * speed.clip_seconds}
 
 
 def duration(value: int | float) -> str:

@@ -5,7 +5,6 @@ the criterion is taken to the *original's* videos: damage counts from where dist
 the student stands. What is gone stays gone.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from leanmotion.rendering import Take, render, requests_of
 from leanmotion.rounds import RoundPlan
 from leanmotion.settings import Settings
 from leanmotion.similarity import SimilarityRecorder
+from leanmotion.students import Student
 from leanmotion.units import list_units
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 
 def keeps_its_order(settings: Settings, previous: Student) -> bool:
@@ -31,8 +31,8 @@ def keeps_its_order(settings: Settings, previous: Student) -> bool:
     return not settings.ranking.rerank or previous.is_teacher or settings.ranking.criterion == "random"
 
 
-def reranked(plan: RoundPlan, scores: Mapping[str, float], blocks: Sequence[str]) -> str:
-    """The round's deletion list, as `importance.orders_of` writes it.
+def reranked(plan: RoundPlan, scores: Mapping[str, float], blocks: Sequence[str]) -> dict[str, list[str]]:
+    """The content of the round's deletion list, as `importance.orders_of` has it.
 
     Args:
         plan: what the first order would delete: how many blocks are gone after the round, and its previous student.
@@ -42,7 +42,7 @@ def reranked(plan: RoundPlan, scores: Mapping[str, float], blocks: Sequence[str]
     more = len(plan.removed) - len(plan.previous.removed)
     left = sorted((b for b in blocks if b in scores), key=lambda block: scores[block])
     gone = {*plan.previous.removed, *left[:more]}
-    return json.dumps({"removed": [b for b in blocks if b in gone]}, indent=1) + "\n"
+    return {"removed": [b for b in blocks if b in gone]}
 
 
 def scores_on(

@@ -19,8 +19,9 @@ from leanmotion.features import FeatureSet, embedded
 from leanmotion.rendering import Take, render
 from leanmotion.rounds import RoundPlan, run_round
 from leanmotion.settings import Settings
+from leanmotion.students import Student
 from leanmotion.tables import read_table, table_meta
-from leanmotion.variants import Samplers, Student
+from leanmotion.variants import Samplers
 
 _DECIDES = (
     *("adapter", "distillation", "drawing", "evaluation", "fvd", "inputs", "removal", "rounds", "sampling", "schedule"),

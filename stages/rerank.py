@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from leanmotion import stage
+from leanmotion.records import read_record, write_record
 from leanmotion.settings import load_settings
-from leanmotion.tables import read_frame, write_text
+from leanmotion.tables import read_frame
 
 
 def main(
@@ -22,20 +23,21 @@ def main(
     profile: Path = Path("data/profile.parquet"),
 ) -> None:
     """With `ranking.rerank`, score the blocks that the previous student still has; else copy the list."""
-    settings, given = load_settings(params), order.read_text(encoding="utf-8")
+    settings, given = load_settings(params), read_record(order, made_by="dvc repro rank")
     if not settings.ranking.rerank:
-        write_text(out, given)
+        write_record(out, given)
         return
     # Only now: libraries that take seconds to import.
     from leanmotion.features import open_extractor
     from leanmotion.reranking import keeps_its_order, reranked, scores_on
     from leanmotion.rounds import plan_round
+    from leanmotion.students import Student
     from leanmotion.teacher import TeacherRecord
-    from leanmotion.variants import Samplers, Student
+    from leanmotion.variants import Samplers
 
     student = Student.read(previous)
     if keeps_its_order(settings, student):
-        write_text(out, given)
+        write_record(out, given)
         return
     # How many blocks go is the first list's; which ones beyond the student's own is open.
     plan = plan_round(settings, name, student, order, again=True)
@@ -45,7 +47,7 @@ def main(
         student, settings, samplers, open_extractor(settings), prompts=prompts, units=read_frame(units, "units"),
         savings=savings,
     )  # fmt: skip
-    write_text(out, reranked(plan, scores, settings.teacher.blocks))
+    write_record(out, reranked(plan, scores, settings.teacher.blocks))
     ordered = sorted(scores, key=lambda block: scores[block])
     print(f"left in {student.round}, least important first:", " ".join(f"{b} {scores[b]:.3g}" for b in ordered))
 

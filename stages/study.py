@@ -1,6 +1,5 @@
 """Is this order the right one? Trials of one budget each, their table, and docs/results.md with what they say."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from leanmotion import stage
 from leanmotion.features import open_extractor
+from leanmotion.records import read_record
 from leanmotion.results import figure, page
 from leanmotion.settings import load_settings
 from leanmotion.study import Budget, run_study, trials
@@ -28,7 +28,7 @@ def main(
     """Run what is missing; table, page and figure are written after every trial. Kill it and run it again."""
     settings = load_settings(params)
     if count is None:
-        count = int(json.loads((data / "selection.json").read_text(encoding="utf-8"))["removed"])
+        count = int(read_record(data / "selection.json", made_by="dvc repro select")["removed"])
     units = read_frame(data / "units.parquet", "units")
     ranking, similarity = (read_frame(data / f"{name}.parquet", name) for name in ("ranking", "similarity"))
     bench = Bench(

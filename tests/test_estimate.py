@@ -62,10 +62,13 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
     assert one["ablate"] == clips_to_draw(settings)["ablate"]
     # Five of six rounds have something left to train; 10 UNet calls a clip without guidance, 20 with it.
     d = settings.distillation
-    assert one["distill"] == pytest.approx(5 * d.steps * d.batch * 4 / 10)
-    assert seconds(changed(settings, "sampling", guidance=7.5), Speed(1.0, 0, "cpu"))["distill"] == pytest.approx(
-        one["distill"] / 2
-    )
+    training, validation = 5 * d.steps * d.batch * 4 / 10, 5 * 3 * d.validation
+    assert one["distill"] == pytest.approx(training + validation)
+    guided = changed(settings, "sampling", guidance=7.5)
+    assert seconds(guided, Speed(1.0, 0, "cpu"))["distill"] == pytest.approx(training / 2 + validation)
+    # On a trajectory each clip is shown with both prompts.
+    both = seconds(changed(guided, "distillation", inputs="teacher"), Speed(1.0, 0, "cpu"))
+    assert both["distill"] == pytest.approx(one["distill"])
 
 
 def test_people_read_it() -> None:

@@ -218,3 +218,44 @@ def _folders(settings):
     from types import SimpleNamespace
 
     return SimpleNamespace(base=settings.teacher.base, adapter=settings.teacher.adapter)
+
+
+@pytest.mark.parametrize("inputs", ["clips", "student"])
+def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, base, tmp_path) -> None:
+    """The short form of `benchmarks/kills.py`: forked, so that nothing is imported and loaded again."""
+    import os
+    import random
+    import shutil
+    import signal
+    import time
+
+    from leanmotion.chunks import scratch_folder
+
+    long = tiny_settings(
+        _folders(settings),
+        distillation={"steps": 12, "checkpoint_every": 1, "feature_weight": 1.0, "validation": 2, "inputs": inputs},
+    )
+    assert samplers.pipeline  # before any fork
+    plan = plan_round(long, "r1", base, order(tmp_path, "mid_0"))
+    start = time.monotonic()
+    run_round(long, plan, samplers, clips, tmp_path / "whole")
+    took = time.monotonic() - start
+
+    def files(folder: Path) -> dict[str, bytes]:
+        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    moments = random.Random(0)
+    for number in range(2):
+        # A finished round's checkpoint stays until another one starts: here it would end the next at once.
+        shutil.rmtree(scratch_folder() / "distil")
+        child = os.fork()
+        if child == 0:
+            try:
+                run_round(long, plan, samplers, clips, tmp_path / f"{number}")
+            finally:
+                os._exit(0)
+        time.sleep(moments.uniform(0.2, 0.8) * took)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        run_round(long, plan, samplers, clips, tmp_path / f"{number}")
+        assert files(tmp_path / f"{number}") == files(tmp_path / "whole")

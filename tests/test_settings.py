@@ -207,3 +207,14 @@ def test_settings_do_not_change() -> None:
 def test_did_you_mean() -> None:
     assert did_you_mean("up_3_3", ["up_3_2", "mid_0"]) == " (did you mean 'up_3_2'?)"
     assert did_you_mean("zzz", ["up_3_2"]) == ""
+
+
+def test_what_distillation_trains_on_and_trains(tmp_path) -> None:
+    for parts in (["motion.attention", "up_3_2"], ["up_3_1-block0-attn1"]):
+        assert Settings.model_validate(changed("distillation.trainable", parts)).distillation.trainable == parts
+    said = problem(tmp_path, changed("distillation.trainable", ["motion.attention", "up_7_2"]))
+    assert said == "distillation.trainable: 'up_7_2' is none of teacher.blocks: name some of them"
+    raw = changed("distillation.inputs", "student")
+    raw["distillation"]["task_weight"] = 0.5
+    assert "distillation.task_weight must be 0 where inputs is student" in problem(tmp_path, raw)
+    assert "distillation.inputs is 'noise'" in problem(tmp_path, changed("distillation.inputs", "noise"))
