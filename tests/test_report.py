@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -88,7 +89,8 @@ class Run:
             ):
                 for end in ends:
                     size = 1000 * (i + 1) // len(ends)
-                    depth = int(block.split("_")[1]) if block[0] == "d" else 1
+                    level, deepest = int(block.split("_")[1]), int(max(b for b in self.blocks if b[0] == "d")[5])
+                    depth = {"d": level, "m": deepest, "u": deepest - level}[block[0]]
                     same = {"unit": block + end, "block": block, "granularity": granularity}
                     units.append(
                         {**same, "address": "x", "depth": depth, "channels": 8, "parameters": size, "macs": 50 * size}
@@ -334,6 +336,21 @@ def test_no_measured_time_in_the_csv_files_and_stable_columns(run: Run, page: st
     )
     assert heads["rounds.csv"][:4] == ["round", "removed", "macs", "parameters"]
     assert {"null", "distilled_fvd", "pruned_fvd", "select_distilled_excess"} <= set(heads["rounds.csv"])
+    rows = read_frame(run.data / "evaluation.parquet", "evaluation")
+    for row in csv.DictReader((run.plots / "rounds.csv").open()):
+        for split, arm in ((s, a) for s in ("report", "select") for a in ("pruned", "distilled")):
+            wanted = {"round": row["round"], "split": split, "arm": "original" if row["round"] == "base" else arm}
+            (known,) = rows[(rows[list(wanted)] == pd.Series(wanted)).all(axis=1)].to_dict("records")
+            tag = "" if split == "report" else "select_"
+            for column, name in {
+                "fvd_same_seeds": "fvd",
+                "fvd_same_seeds_high": "fvd_high",
+                "excess_low": "excess_low",
+            }.items():
+                assert float(row[f"{tag}{arm}_{column}"]) == pytest.approx(known[name], rel=1e-8), (
+                    row["round"],
+                    column,
+                )
     rows = list(csv.DictReader((run.plots / "losses.csv").open()))
     assert [row["step"] for row in rows] == [str(i) for i in range(30)]
 

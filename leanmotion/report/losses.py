@@ -23,7 +23,7 @@ def losses_figure(found: Artefacts) -> Figure | None:
         if not any(value > 0 for value in values):
             continue
         weight = found.settings.distillation.model_dump().get(f"{term}_weight")
-        words = f"{words} (weight 0: only watched)" if weight == 0 else words
+        words = f"{words} (only watched)" if weight == 0 else words
         chart = Chart(
             f"Distillation loss by step: {words}",
             Axis.over("step of the round", [0.0, *(float(t["step"].max()) for t in losses.values())], zero=True),

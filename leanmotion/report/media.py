@@ -23,10 +23,14 @@ _SHOWN, _SMALL, _ENLARGE = 192, 256, 4
 
 @dataclass(frozen=True)
 class Slot:
-    """A place for a video. `key` names its clips; `{round}` in it stands for the picked round."""
+    """A place for a video. `key` names its clips; `{round}` in it stands for the picked round.
+
+    `note` stands below the label; notes of rounds change with the picker and are in `Media`.
+    """
 
     key: str
     label: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Media:
     groups: dict[str, Group]
     clips: dict[str, list[str]]
     edge: int
+    notes: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def read_media(found: Artefacts) -> Media:
         edge //= 2
     prompts = {split: [rows[f"{split}/full"][i]["prompt"] for i in order[split][:count]] for split in order}
     named = {g.name: Group(g.name, g.split, g.seeds, prompts[g.split], g.slots) for g in groups}
-    return Media(named, clips, edge)
+    return Media(named, clips, edge, _notes(found))
 
 
 def _encode(
@@ -100,6 +105,7 @@ def _encode(
 def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
     by_harm = found.ranking.sort_values("fvd", kind="stable")["block"].tolist()
     least, most = str(by_harm[0]), str(by_harm[-1])
+    distances = found.ranking.set_index("block")["fvd"].to_dict()
     takes = [
         _Take("rank/full", "full/rank_a.parquet", "full", "rank", "a"),
         _Take("rank/least", f"ablate/{least}.parquet", least, "rank", "a"),
@@ -111,8 +117,8 @@ def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
             takes.append(_Take(f"report/{name}/{arm}", f"rounds/{name}.parquet", arm, "report", "b"))
     singles = [
         Slot("rank/full", "original"),
-        Slot("rank/least", f"without {least}, the least harmful to lose"),
-        Slot("rank/most", f"without {most}, the most harmful to lose"),
+        Slot("rank/least", f"without {least}, the least harmful to lose", f"FVD {short(distances[least])}"),
+        Slot("rank/most", f"without {most}, the most harmful to lose", f"FVD {short(distances[most])}"),
     ]
     rounds = [
         Slot("report/full", "original"),
@@ -125,11 +131,17 @@ def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
         takes.append(_Take(key, f"probe/{set_name}.parquet", str(probe["probe"]), "rank", "a"))
         unit = {"temporal_transformer": "temporal transformer", "attention": "attention layer"}[probe["granularity"]]
         some = f"{probe['count']} {unit}{'s' if probe['count'] > 1 else ''}"
-        probes.append(Slot(key, f"without {some} (most similar): FVD {short(probe['fvd'])}"))
+        probes.append(Slot(key, f"without {some} (most similar)", f"FVD {short(probe['fvd'])}"))
     groups = [Group("rounds", "report", "b", [], rounds), Group("singles", "rank", "a", [], singles)]
     if len(probes) > 1:
         groups.append(Group("probes", "rank", "a", [], probes))
     return takes, groups
+
+
+def _notes(found: Artefacts) -> dict[str, str]:
+    """A round's clips by key -> how far they are from the original's of the same seeds."""
+    rows = found.evaluation[found.evaluation["split"] == "report"].to_dict("records")
+    return {f"report/{row['round']}/{row['arm']}": f"FVD {short(row['fvd'])}" for row in rows}
 
 
 def _probes(found: Artefacts) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -74,7 +74,7 @@ def render_page(found: Artefacts) -> str:
         "losses": losses.losses_figure(found),
         "provenance": provenance.provenance(found),
         "settings": provenance.settings_text(found),
-        "store": {"clips": media.clips, "rounds": {n: found.removed[n] for n in found.rounds}},
+        "store": {"clips": media.clips, "rounds": {n: found.removed[n] for n in found.rounds}, "notes": media.notes},
     }
     return environment.get_template("page.html.j2").render(context)
 

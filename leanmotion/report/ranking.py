@@ -9,7 +9,7 @@ from leanmotion.report.svg import Axis, Chart, legend, steep
 
 
 def ranking_figure(found: Artefacts) -> Figure:
-    """Three charts that share their rows: importance, time saved, MACs."""
+    """Three charts that share their rows: importance, time saved, and what a block holds."""
     rows, names = found.ranking, found.ranking["block"].tolist()
     null = found.figure("null_fvd")
     gone = set(found.removed[found.chosen])
@@ -36,16 +36,19 @@ def ranking_figure(found: Artefacts) -> Figure:
         ),
         rows=names,
     )
+    costly = _costliest(found)
     for i, row in enumerate(saved.to_dict("records")):
-        time.bar(row["saving"] * 1e3, i, "two")
+        time.bar(row["saving"] * 1e3, i, "two" if row["variant"] in costly else "two pale")
         time.span(row["saving_low"] * 1e3, row["saving_high"] * 1e3, i, "ink")
+    shares = {name: rows[name] / rows[name].sum() for name in ("macs", "parameters")}
     cost = Chart(
-        "MACs that removing a block saves, by block",
-        Axis.over("MACs of a UNet call", rows["macs"], zero=True, write=amount),
+        "MACs and parameters of each block, as shares of all motion blocks",
+        Axis.over("share of all motion blocks", [v for s in shares.values() for v in s], zero=True, write=percent),
         rows=names,
     )
-    for i, macs in enumerate(rows["macs"]):
-        cost.bar(macs, i, "three")
+    for i in range(len(names)):
+        cost.bar(float(shares["macs"].iloc[i]), i - 0.2, "three", 0.36)
+        cost.bar(float(shares["parameters"].iloc[i]), i + 0.2, "dim", 0.36)
     return Figure(
         "Least important first",
         [fvd.svg(), time.svg(), cost.svg()],
@@ -54,8 +57,10 @@ def ranking_figure(found: Artefacts) -> Figure:
                 ("dim", "square", f"deleted in {found.chosen}"),
                 ("one", "circle", "kept"),
                 ("null", "rule", f"null, another seed of the original: {short(null)}"),
-                ("two", "bar", "time saved, with its quartiles"),
-                ("three", "bar", "MACs saved"),
+                ("two", "bar", f"time saved, with its quartiles: the {len(costly)} that cost most"),
+                ("two pale", "bar", "and the others"),
+                ("three", "bar", "MACs"),
+                ("dim", "bar", "parameters"),
             ]
         ),
         note=_null_note(null, fvd.x.high),
@@ -133,12 +138,11 @@ def _ties(found: Artefacts) -> str:
 
 
 def _costly(found: Artefacts) -> str:
-    count = max(1, round(len(found.blocks) / 3))
-    saved = found.profile.loc[found.blocks].sort_values("saving", ascending=False, kind="stable")
-    costly = saved["variant"].head(count).tolist()
+    saved, costly = found.profile.loc[found.blocks], _costliest(found)
+    count = len(costly)
     least = set(found.ranking["block"].head(count))
     both = [block for block in costly if block in least]
-    share = float(saved["saving"].head(count).sum()) / max(float(saved["saving"].sum()), 1e-12)
+    share = float(saved.loc[costly, "saving"].sum()) / max(float(saved["saving"].sum()), 1e-12)
     words = f"The {count} blocks that cost most time, {share:.0%} of what all single removals save: {listed(costly)}."
     unsure = int((saved["saving_low"] <= 0).sum())
     if unsure:
@@ -146,6 +150,12 @@ def _costly(found: Artefacts) -> str:
     if not both:
         return f"{words} None of them is among the {count} least important."
     return f"{words} Of them, {len(both)} of {count} are among the {count} least important: {listed(both)}."
+
+
+def _costliest(found: Artefacts) -> list[str]:
+    """The third of the blocks whose removal saves most time, most first."""
+    saved = found.profile.loc[found.blocks].sort_values("saving", ascending=False, kind="stable")
+    return saved["variant"].head(max(1, round(len(found.blocks) / 3))).tolist()
 
 
 def _agreement(found: Artefacts) -> str:

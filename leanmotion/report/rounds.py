@@ -35,8 +35,12 @@ def rounds_figures(found: Artefacts) -> list[Figure]:
         first.append(_accuracy(select, floor))
     entries = [*_LEGEND, ("null", "rule", "null: another seed of the original")]
     judged = [*entries, ("limit", "rule", _rule_words(found))]
+    shown = _limit(found, report)
+    if shown is not None:
+        entries = [*entries, ("limit", "rule", f"{_rule_words(found)}, which was applied to the select split")]
     panels = [
         ("removed", "blocks deleted"),
+        ("parameters", "parameters of the UNet"),
         ("macs", "MACs of a UNet call"),
         ("seconds", "ms of a UNet call, measured"),
     ]
@@ -47,7 +51,7 @@ def rounds_figures(found: Artefacts) -> list[Figure]:
             csv="rounds.csv",
         ),
         Figure(
-            "Final figures (report split)", [_chart(report, *panel, None) for panel in panels], legend(entries),
+            "Final figures (report split)", [_chart(report, *panel, shown) for panel in panels], legend(entries),
             table=_table(report, "Every round on the report split"), csv="rounds.csv",
         ),
     ]  # fmt: skip
@@ -79,12 +83,16 @@ def _chart(rows: Frame, column: str, title: str, limit: float | None) -> Markup:
     log = min(known) > 0 and max(known) / min(known) > 30
     chart = Chart(
         f"FVD against {title}",
-        Axis.over(title, rows["at"], zero=column == "removed", write=amount if column == "macs" else short),
+        Axis.over(
+            title, rows["at"], zero=column == "removed", write=amount if column in ("macs", "parameters") else short
+        ),
         Axis.over("FVD to the original, other seeds" + (" (log)" if log else ""), values, zero=True, log=log),
     )
-    chart.across(null, "null", f"null {short(null)}")
+    # The original, near both lines, is at the left by blocks deleted and at the right by size.
+    side = column != "removed"
+    chart.across(null, "null", f"null {short(null)}", limit is not None and limit >= null, side)
     if limit is not None:
-        chart.across(limit, "limit", f"stop rule {short(limit)}")
+        chart.across(limit, "limit", f"stop rule {short(limit)}", limit < null, side)
     for arm, (style, shape, words) in _ARMS.items():
         mine = rows[rows["arm"].isin(["original", arm])].sort_values("removed", kind="stable")
         chart.band(list(mine[["at", "fvd_cross_low", "fvd_cross_high"]].itertuples(index=False, name=None)), style)
@@ -157,9 +165,9 @@ def rounds_csv(found: Artefacts) -> Frame:
                 tag = "" if split == "report" else "select_"
                 line[f"{tag}null"] = row["null"]
                 for arm in _ARMS if row["arm"] == "original" else (row["arm"],):
-                    for name, column in _CSV.items():
+                    for figure, column in _CSV.items():
                         for end in ("", "_low", "_high"):
-                            line[f"{tag}{arm}_{name}{end}"] = row[f"{column}{end}"]
+                            line[f"{tag}{arm}_{figure}{end}"] = row[f"{column}{end}"]
         out.append(line)
     table = pd.DataFrame(out)
     first = ["round", "removed", "macs", "parameters"]

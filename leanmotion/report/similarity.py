@@ -90,7 +90,10 @@ def ranges_figure(found: Artefacts) -> Figure:
         ],
     )
     shown = legend(
-        [("one", "circle", "here: lowest to highest, median marked"), ("two", "rule", "the method's authors")]
+        [
+            ("one", "circle", "here: lowest to highest, median marked"),
+            ("two", "span", "the method's authors, on the real model"),
+        ]
     )
     return Figure(title, [chart.svg()], shown, table=table, csv="similarity.csv")
 

@@ -144,15 +144,15 @@ class Chart:
         body = Markup('<line class="span {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>')
         self.parts.append(body.format(style, self.px(low), self.px(high), y, y))
 
-    def bar(self, value: Number, row: int, style: str) -> None:
-        """A bar from zero in a row."""
+    def bar(self, value: Number, row: Number, style: str, thick: float = 0.62) -> None:
+        """A bar from zero in a row, `thick` of its height."""
         zero, end = self.px(max(0.0, self.x.low)), self.px(value)
         body = Markup('<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
-        high = self.row_height * 0.62
+        high = self.row_height * thick
         self.parts.append(body.format(style, min(zero, end), self.py(row) - high / 2, abs(end - zero), high))
 
-    def across(self, value: Number, style: str, label: str) -> None:
-        """A labelled line at an x value (charts of rows) or at a y value."""
+    def across(self, value: Number, style: str, label: str, below: bool = False, left_end: bool = False) -> None:
+        """A line at an x value (charts of rows), or at a y value with its label above or below it, at either end."""
         left, top, width, height = self._plane
         if self.y is None:
             x = self.px(value)
@@ -162,6 +162,10 @@ class Chart:
             ends = (left, left + width, y, y)
         body = Markup('<line class="rule {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"><title>{}</title></line>')
         self.parts.append(body.format(style, *ends, label))
+        if self.y is not None:
+            at = ends[2] + 11 if below else ends[2] - 4
+            x, anchor = (left + 3, "start") if left_end else (left + width - 2, "end")
+            self.parts.append(text(x, at, label, anchor, f"said {style}"))
 
     def svg(self) -> Markup:
         """The whole chart as an `<svg>` that says its title to screen readers."""
@@ -217,10 +221,10 @@ def heat(share: Number) -> tuple[str, str]:
 
 
 def legend(entries: Sequence[tuple[str, str, str]]) -> Markup:
-    """A legend of (style, shape, words); shapes: circle, square, triangle, line, band, rule, bar."""
+    """A legend of (style, shape, words); shapes: circle, square, triangle, line, span, band, rule, bar."""
     out = []
     for style, shape, words in entries:
-        if shape in {"line", "rule"}:
+        if shape in {"line", "rule", "span"}:
             body = Markup('<line class="{} {}" x1="0" x2="22" y1="6" y2="6"/>').format(shape, style)
         elif shape in {"band", "bar"}:
             body = Markup('<rect class="{} {}" x="1" y="1" width="20" height="10"/>').format(shape, style)

@@ -51,6 +51,11 @@
   const mark = () => {
     const removed = store.rounds[round()];
     all("[data-block]").forEach((block) => block.classList.toggle("gone", removed.includes(block.dataset.block)));
+    all("[data-note]").forEach((note) => {
+      if (note.dataset.note.includes("{round}")) {
+        note.textContent = store.notes[note.dataset.note.replace("{round}", round())] || "";
+      }
+    });
     document.getElementById("gone").textContent = `${round()} deletes ${removed.length} blocks: ${removed.join(", ")}.`;
   };
 
@@ -67,7 +72,7 @@
     button.setAttribute("aria-pressed", String(paused));
     button.textContent = paused ? "Play all videos" : "Pause all videos";
   };
-  button.addEventListener("click", () => { 
+  button.addEventListener("click", () => {
     paused = !paused;
     say();
     if (paused) all("video").forEach((video) => video.pause());
