@@ -158,8 +158,9 @@ def edit(**changes):
         (edit(_class_name="MotionAdapter"), "load it with diffusers"),
         (edit(format=2), "update leanmotion"),
         (edit(sha256=None), "lacks 'sha256'"),
-        (edit(removed_units=["up_9_9"]), "up_9_9"),
-        (edit(removed_units=[]), "tensors are missing"),
+        (edit(removed_units=["up_9_9"]), "not what was written"),
+        (edit(removed_units=[]), "not what was written"),
+        (edit(motion_adapter={}), "not what was written"),
     ],
 )
 def test_damage_is_one_clear_line(pruned, unet2d, damage, line):

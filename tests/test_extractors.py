@@ -54,7 +54,8 @@ def test_sprites_features_and_reading(reader_folder):
     clips = random_clips(frames=4)
     features = extractor.features(clips)
     assert features.shape == (3, extractor.dimensions) == (3, 6)
-    assert extractor.digest == hashlib.sha256((reader_folder / "model.safetensors").read_bytes()).hexdigest()
+    each = [hashlib.sha256((reader_folder / f).read_bytes()).hexdigest() for f in ("config.json", "model.safetensors")]
+    assert extractor.digest == hashlib.sha256("".join(each).encode()).hexdigest()
     assert not extractor.official
     read = extractor.read(clips)  # pyright: ignore[reportAttributeAccessIssue]
     assert {head: set(values) <= set(LABELS[head]) for head, values in read.items()} == dict.fromkeys(LABELS, True)

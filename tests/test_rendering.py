@@ -140,6 +140,6 @@ def test_pairs_that_are_none_are_refused(tmp_path, prompts) -> None:
     draw(takes, tmp_path / "v", prompts)
     a, b, other = (clips.rows for clips in read_clips(tmp_path / "v"))
     require_pairs(a, a.copy())
-    for rows, column in ((b, "seed"), (other, "prompt"), (a[:-1], "prompt"), (a[::-1], "prompt")):
+    for rows, column in ((b, "seed"), (other, "prompt"), (a[:-1], "number"), (a[::-1], "prompt")):
         with pytest.raises(LeanmotionError, match=f"videos differ in {column}"):
             require_pairs(a, rows)  # pyright: ignore

@@ -1,0 +1,186 @@
+"""A micro project in a folder: two levels, seven blocks; every stage can run in this process."""
+
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
+ROUNDS = {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}}
+SETTINGS = {
+    "teacher__base": "micro/base",
+    "teacher__adapter": "micro/adapter",
+    "teacher__dep": "micro",
+    "teacher__sha256": None,
+    "teacher__blocks": BLOCKS,
+    "prompts__rank": 4,
+    "prompts__select": 4,
+    "prompts__report": 4,
+    "sampling__frames": 3,
+    "sampling__steps": 2,
+    "sampling__chunk": 1,
+    "sampling__threads": 1,
+    "sampling__height": 16,
+    "sampling__width": 16,
+    "similarity__prompts": 2,
+    "profile__rounds": 3,
+    "profile__warmup": 1,
+    "profile__batch": 1,
+    "probe__sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}},
+    "ranking__resamples": 20,
+    "evaluation__resamples": 20,
+    "clips__count": 70,  # three row groups
+    "rounds": ROUNDS,
+    "distillation__steps": 6,
+    "distillation__batch": 2,
+    "distillation__warmup": 0,
+    "distillation__checkpoint_every": 2,
+    "distillation__validation": 1,
+    "report__clips": 2,
+}
+FLOW: list[tuple[str, dict[str, Any]]] = [
+    ("check", {}),
+    ("inspect_teacher", {}),
+    ("prompts", {}),
+    *(("generate", {"split": s, "seeds": x, "out": f"data/videos/full/{s}_{x}.parquet"})
+      for s in ("rank", "select", "report") for x in "ab"),
+    ("similarity", {}),
+    ("profile_blocks", {}),
+    *(("ablate", {"block": b, "out": f"data/videos/ablate/{b}.parquet"}) for b in BLOCKS),
+    ("probe", {"name": "transformers", "out": "data/videos/probe/transformers.parquet"}),
+    ("embed", {}),
+    ("rank", {}),
+    ("clips", {}),
+    *(("distill", {"name": n, "previous": f"data/students/{r['from']}", "order": f"data/order/{n}.json",
+                   "out": f"data/students/{n}"}) for n, r in ROUNDS.items()),
+    *(("render", {"student": f"data/students/{n}", "out": f"data/videos/rounds/{n}.parquet"}) for n in ROUNDS),
+    ("evaluate", {}),
+    ("select_round", {}),
+    ("export", {}),
+    ("measure", {}),
+    ("report", {}),
+]  # fmt: skip
+"""Every stage with its arguments, top to bottom."""
+
+
+class Project:
+    """Settings, weights and artefacts in a folder."""
+
+    def __init__(self, folder: Path, teacher: Any = None) -> None:
+        self.folder = folder
+        if teacher is None:
+            return
+        shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+        shutil.copytree(ROOT / "data/extractor", folder / "data/extractor")
+        shutil.copytree(teacher.base, folder / "micro/base")
+        shutil.copytree(teacher.adapter, folder / "micro/adapter")
+        self.edit(**SETTINGS)
+
+    def copy(self, folder: Path) -> "Project":
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+    def edit(self, **changes: Any) -> None:
+        """Set settings, as `sampling__steps=3`."""
+        path = self.folder / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        for name, value in changes.items():
+            *place, last = name.split("__")
+            here = params
+            for part in place:
+                here = here[part]
+            here[last] = value
+        path.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Inside, this process stands in the folder, with its scratch store there."""
+        before, scratch = Path.cwd(), os.environ.pop("LEANMOTION_SCRATCH", None)
+        os.chdir(self.folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            if scratch is not None:
+                os.environ["LEANMOTION_SCRATCH"] = scratch
+
+    def run_flow(self) -> None:
+        """All stages, with the report left out of the timing-free comparison by its readers."""
+        with self.entered():
+            for name, arguments in FLOW:
+                run(name, **arguments)
+
+    def files(self) -> dict[str, bytes]:
+        """Content of every file but the scratch store's."""
+        found = (p for p in sorted(self.folder.rglob("*")) if p.is_file() and ".scratch" not in p.parts)
+        return {p.relative_to(self.folder).as_posix(): p.read_bytes() for p in found}
+
+
+_LOADED: dict[str, Callable[..., Any]] = {}
+
+
+def main_of(stage: str) -> Callable[..., Any]:
+    """A stage script's `main`."""
+    if stage not in _LOADED:
+        spec = importlib.util.spec_from_file_location(f"stage_{stage}", ROOT / f"stages/{stage}.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        _LOADED[stage] = module.main
+    return _LOADED[stage]
+
+
+def run(stage: str, **arguments: Any) -> None:
+    """A stage's `main` here and now, with paths as its command line makes them."""
+    paths = {"out", "previous", "order", "student"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main_of(stage)(**{k: Path(v) if k in paths else v for k, v in arguments.items()})
+
+
+def refused(call: Callable[[], Any], *parts: str, within: float = 10.0) -> str:
+    """Holds that a call ends as a stage does on bad input: exit code 2, one line with these parts, in time."""
+    from leanmotion.stage import guarded
+
+    said = io.StringIO()
+    start = time.monotonic()
+    code: object = 0
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            guarded(lambda: call())()
+        except SystemExit as done:
+            code = done.code
+    lines = [line for line in said.getvalue().splitlines() if not line.startswith("There are modules in")]
+    assert code == 2, f"exit code {code}: {said.getvalue()[-500:]}"
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines
+    assert all(part in lines[0] for part in parts), f"{lines[0]} lacks {parts}"
+    assert time.monotonic() - start < within, "took too long"
+    return lines[0]
+
+
+def stage_refused(project: Project, stage: str, arguments: dict[str, Any], *parts: str) -> str:
+    """The same of a stage in a project; and no file has appeared, gone or changed."""
+    before = project.files()
+    line = refused(lambda: run_loud(stage, arguments), *parts)
+    after = project.files()
+    assert after.keys() == before.keys(), sorted(after.keys() ^ before.keys())
+    assert after == before, "a file was changed"
+    return line
+
+
+def run_loud(stage: str, arguments: dict[str, Any]) -> None:
+    paths = {"out", "previous", "order", "student"}
+    main_of(stage)(**{k: Path(v) if k in paths else v for k, v in arguments.items()})
+
+
+def python() -> str:
+    return sys.executable
