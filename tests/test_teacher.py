@@ -274,7 +274,7 @@ def test_presets_say_what_they_cost(preset) -> None:
     values = [float(value.replace(",", "")) for value in said.groups()]
     hours = [work / 200e12 / 3600 for work in (drawing, training)]
     computed = [calls, clip / 1e15, clips, drawing / 1e18, hours[0], steps, training / 1e18, hours[1]]
-    assert values == pytest.approx(computed, rel=0.03), "rounded to two digits"
+    assert values == pytest.approx(computed, rel=0.05), "rounded to two digits"
 
 
 def test_the_hub_ids_of_the_presets() -> None:
