@@ -3,20 +3,24 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from leanmotion.chunks import ChunkStore, cut
+from leanmotion.chunks import Chunk, ChunkStore, cut
 from leanmotion.clips import Clip, sprites_clips, teacher_clips, write_clips
 from leanmotion.errors import LeanmotionError
 from leanmotion.folders import Skipped, folder_clips
+from leanmotion.memory import settle
 from leanmotion.progress import Progress
 from leanmotion.prompts import prompt_sequence
-from leanmotion.rendering import Take, fill
+from leanmotion.ranks import device, ranks
+from leanmotion.rendering import Take, fill_together
 from leanmotion.sampling import Request
 from leanmotion.settings import Settings
-from leanmotion.variants import Samplers, device
+from leanmotion.variants import Samplers
 
 
 def write_clips_of(settings: Settings, samplers: Samplers, out: Path) -> tuple[int, list[Skipped]]:
     """Write the `clips` table of the settings' source.
+
+    Of many ranks all draw the teacher's clips, and the main one writes.
 
     Returns:
         The number of clips, and the files of a folder that were skipped, with reasons.
@@ -25,13 +29,17 @@ def write_clips_of(settings: Settings, samplers: Samplers, out: Path) -> tuple[i
         LeanmotionError: No clip is to be had, or a setting of the source is missing.
     """
     chosen, sampling = settings.clips, settings.sampling
+    if chosen.source == "teacher":
+        fill_together([_drawn(settings, samplers)], samplers, label="the teacher's own clips")
+    if not ranks().main:
+        return 0, []
     skipped: list[Skipped] = []
     if chosen.source == "sprites":
         if sampling.height != sampling.width:
             raise LeanmotionError("clips.source: sprites are square: make sampling.height and sampling.width equal")
         clips = sprites_clips(chosen.count, frames=sampling.frames, size=sampling.height, seed=chosen.seed)
     elif chosen.source == "teacher":
-        clips = _drawn(settings, samplers)
+        clips = _stored(_drawn(settings, samplers)[1])
     else:
         if chosen.path is None or chosen.captions is None:
             raise LeanmotionError("clips.path and clips.captions: name the folder of videos and its captions file")
@@ -41,18 +49,21 @@ def write_clips_of(settings: Settings, samplers: Samplers, out: Path) -> tuple[i
             skipped=skipped,
         )  # fmt: skip
     progress = Progress("clips", chosen.count)
-    vae = samplers.base.vae.to(device()).eval().requires_grad_(False)
+    vae = settle(samplers.base.vae, device()).eval().requires_grad_(False)
     count = write_clips(out, _counted(clips, progress), vae, meta={"source": chosen.source})
     progress.close()
     return count, skipped
 
 
-def _drawn(settings: Settings, samplers: Samplers) -> Iterator[Clip]:
-    """The teacher's own clips under fresh seeds, through the chunk store, a chunk in memory at a time."""
-    requests = teacher_requests(settings)
-    store, variant = ChunkStore(), samplers.teacher()
-    chunks = cut(variant, requests, settings.sampling)
-    fill([(Take("clips", variant, "train"), chunks)], samplers, label="the teacher's own clips")
+def _drawn(settings: Settings, samplers: Samplers) -> tuple[Take, list[Chunk]]:
+    """The teacher's own clips under fresh seeds."""
+    variant = samplers.teacher()
+    return Take("clips", variant, "train"), cut(variant, teacher_requests(settings), settings.sampling)
+
+
+def _stored(chunks: Sequence[Chunk]) -> Iterator[Clip]:
+    """Clips from the chunk store, a chunk in memory at a time."""
+    store = ChunkStore()
     for chunk in chunks:
         yield from teacher_clips([request.prompt for request in chunk.requests], store.frames(chunk))
 

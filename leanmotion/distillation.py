@@ -47,7 +47,7 @@ class DistillationSettings:
         trainable: `motion` (all motion modules), or a list of their parts: see `leanmotion.trainable`.
         precision: of the forward passes; weights, losses and optimiser stay in float32.
         checkpoint_every: steps between checkpoints.
-        accumulate: micro-batches of a step.
+        accumulate: micro-batches of a step, over all processes; more where the processes do not divide them.
         seed: of clip order, timesteps and noise.
         explode: a loss this many times its running median is divergence.
         weight_decay: AdamW's.

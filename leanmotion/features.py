@@ -11,6 +11,7 @@ import pandas as pd
 from leanmotion.chunks import code_digest, scratch_folder
 from leanmotion.errors import LeanmotionError
 from leanmotion.extractors import Extractor, load_extractor, motion_descriptor
+from leanmotion.ranks import device
 from leanmotion.rendering import Clips, read_clips
 from leanmotion.settings import Settings
 from leanmotion.tables import TableWriter, copy_table, read_table, table_meta
@@ -28,8 +29,9 @@ def open_extractor(settings: Settings) -> Extractor:
     """
     chosen, sampling = settings.extractor, settings.sampling
     extractor = load_extractor(
-        chosen.name, path=chosen.path, sha256=chosen.sha256, revision=chosen.revision, batch=chosen.batch
-    )
+        chosen.name, path=chosen.path, sha256=chosen.sha256, revision=chosen.revision, batch=chosen.batch,
+        device=device(),
+    )  # fmt: skip
     extractor.check_frames(sampling.frames, sampling.height, sampling.width)
     return extractor
 

@@ -5,11 +5,15 @@ import time
 
 from tqdm import tqdm
 
+from leanmotion.ranks import is_main
+
 _QUIET_SECONDS = 30.0
 
 
 class Progress:
     """A bar on stderr, or sparse lines; `update` counts work done, `close` ends it.
+
+    Of many ranks the main one alone shows its own share.
 
     Args:
         label: What is being done.
@@ -30,7 +34,7 @@ class Progress:
             self._bar.update(count)
             return
         now = time.monotonic()
-        if now - self._said >= _QUIET_SECONDS:
+        if is_main() and now - self._said >= _QUIET_SECONDS:
             self._said = now
             rate = self.done / (now - self._start)
             left = tqdm.format_interval((self.total - self.done) / rate) if rate else "?"

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from leanmotion.chunks import Chunk, ChunkStore, Draw, Variant, cut
 from leanmotion.errors import LeanmotionError
 from leanmotion.progress import Progress
+from leanmotion.ranks import ranks
 from leanmotion.sampling import Request
 from leanmotion.settings import Sampling, Settings
 from leanmotion.tables import TableWriter, read_frame, stream_table
@@ -78,8 +79,21 @@ def render(
     jobs = [
         (take, cut(take.variant, requests_of(prompts, take.split, take.seeds), settings.sampling)) for take in takes
     ]
-    fill(jobs, samplers, label=label)
-    merge(jobs, out, settings.sampling)
+    fill_together(jobs, samplers, label=label)
+    if ranks().main:
+        merge(jobs, out, settings.sampling)
+
+
+def fill_together(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:
+    """Draw the chunks that the store lacks, each rank its share; return when all are there."""
+    store, together = ChunkStore(), ranks()
+    missing = store.missing([chunk for _, chunks in jobs for chunk in chunks])
+    ours = together.divide([chunk.address for chunk in missing])
+    fill([(take, [c for c in chunks if c.address in ours]) for take, chunks in jobs], samplers, label=label)
+    together.wait()
+    if together.count > 1 and together.main:
+        # Nothing, as a rule: what another machine wrote may be seen late, or be damaged.
+        fill(jobs, samplers, label=label)
 
 
 def fill(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:

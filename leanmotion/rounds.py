@@ -15,7 +15,9 @@ from leanmotion.clips import ClipSource
 from leanmotion.distillation import DistillationSettings
 from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
+from leanmotion.memory import recomputed
 from leanmotion.progress import Progress
+from leanmotion.ranks import device, ranks
 from leanmotion.records import read_record
 from leanmotion.removal import remove_units, removed_units
 from leanmotion.sampling import make_scheduler
@@ -23,7 +25,7 @@ from leanmotion.settings import Settings
 from leanmotion.students import Student
 from leanmotion.tables import write_table, write_text
 from leanmotion.training import distil
-from leanmotion.variants import Samplers, device
+from leanmotion.variants import Samplers
 from leanmotion.weights import file_sha256
 
 if TYPE_CHECKING:
@@ -89,7 +91,9 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             raise LeanmotionError(f"validation distance is {before} before training, {after} after: check the weights")
         validation.update(distance_before=before, distance_after=after)
 
-    with _named(plan.name), closing(Progress(f"distil {plan.name}", settings.distillation.steps, "step")) as progress:
+    together = ranks()
+    progress = Progress(f"distil {plan.name}", settings.distillation.steps, "step")
+    with _named(plan.name), closing(progress), recomputed(student):
         rows = distil(
             student.to(device()),  # pyright: ignore[reportArgumentType]
             teacher,
@@ -99,9 +103,12 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=scratch,
             progress=lambda row: progress.update(1),
+            ranks=together,
             drawing=drawing_of(settings, pipeline.scheduler),
             validated=note,
         )
+    if not together.main:
+        return rows
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
     write_table(out / "losses.parquet", "losses", rows)

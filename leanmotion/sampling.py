@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.memory import place
 from leanmotion.settings import Sampling
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Sampler:
     """
 
     def __init__(self, pipeline: "AnimateDiffPipeline", settings: Sampling, device: str = "cpu") -> None:
-        self.pipeline = pipeline.to(device)
+        self.pipeline = place(pipeline, device)
         self.settings = settings
         self.device = device
         self.scheduler = make_scheduler(pipeline.scheduler, settings.scheduler)
@@ -55,6 +56,11 @@ class Sampler:
             from diffusers.models.attention_processor import AttnProcessor
 
             pipeline.unet.set_attn_processor(AttnProcessor())
+        vae: Any = pipeline.vae
+        vae.enable_slicing() if settings.vae_slicing else vae.disable_slicing()
+        vae.enable_tiling() if settings.vae_tiling else vae.disable_tiling()
+        if settings.torch_compile:
+            compile_blocks(pipeline.unet)
 
     @torch.inference_mode()
     def __call__(self, requests: Sequence[Request]) -> UInt8[np.ndarray, "clips frames height width 3"]:
@@ -126,8 +132,24 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str]) -> Float[Tensor, "prom
     tokens = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
-    mask = tokens.attention_mask.to(encoder.device) if getattr(encoder.config, "use_attention_mask", False) else None
-    return encoder(tokens.input_ids.to(encoder.device), attention_mask=mask)[0]
+    # Offloaded layer by layer, weights are on no device, and take their inputs to where they compute.
+    device = "cpu" if encoder.device.type == "meta" else encoder.device
+    mask = tokens.attention_mask.to(device) if getattr(encoder.config, "use_attention_mask", False) else None
+    return encoder(tokens.input_ids.to(device), attention_mask=mask)[0]
+
+
+def compile_blocks(unet: torch.nn.Module) -> None:
+    """Compile each transformer block, spatial and temporal, in place, as diffusers' `compile_repeated_blocks` does.
+
+    Blocks, not the whole UNet: removing a motion module then leaves all that is compiled as it is.
+    """
+    import torch._dynamo
+
+    # Widths, lengths and removals each take a version of the same code; beyond the limit it would run uncompiled.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 256)
+    for module in unet.modules():
+        if type(module).__name__ == "BasicTransformerBlock" and module._compiled_call_impl is None:
+            module.compile()
 
 
 def latent_shape(pipeline: Any, settings: Sampling) -> tuple[int, int, int, int]:

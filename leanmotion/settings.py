@@ -64,6 +64,9 @@ class Sampling(_Model):
     chunk: Count
     threads: Count
     attention: Literal["sdpa", "eager"] = "sdpa"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    torch_compile: bool = False
 
 
 class Similarity(_Model):
@@ -215,10 +218,7 @@ class Settings(_Model):
                 raise ValueError(f"rounds.{name}.from is {this.from_!r}: name an earlier round or base{hint}")
             before = 0 if this.from_ == "base" else self.rounds[this.from_].count
             if this.count <= before:
-                raise ValueError(
-                    f"rounds.{name}.count is {this.count}: it must exceed the {before} of {this.from_!r}, "
-                    "the round that it starts from"
-                )
+                raise ValueError(f"rounds.{name}.count is {this.count}: it must exceed the {before} of {this.from_!r}")
         return self
 
     @model_validator(mode="after")

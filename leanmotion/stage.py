@@ -18,30 +18,41 @@ import psutil
 import typer
 from filelock import FileLock, Timeout
 
+from leanmotion import launch, ranks
 from leanmotion.errors import LeanmotionError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
-def run(main: Callable[..., Any]) -> None:
-    """Run a stage's `main` as a Typer command.
+def run(main: Callable[..., Any], *, spread: bool = False) -> None:
+    """Run a stage's `main` as a Typer command; `spread`: on many processes, where the environment says so.
 
     Exit codes: 0 done; 2 a `LeanmotionError`, said in one line on stderr; 130 interrupted, finished work is kept.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(guarded(main))
+    app.command()(guarded(main, spread=spread))
     app()
 
 
-def guarded(main: Callable[..., Any], *, alone: bool = True) -> Callable[..., Any]:
-    """`main` with its errors said in one line; `alone`: under the lock of its very command."""
+def guarded(main: Callable[..., Any], *, alone: bool = True, spread: bool = False) -> Callable[..., Any]:
+    """`main` with its errors said in one line.
+
+    `alone`: under the lock of its very command. `spread`: as ranks, where the environment says so.
+    """
 
     @functools.wraps(main)
     def stage(*args: Any, **kwargs: Any) -> None:
         quiet_libraries()
         try:
+            if ranks.is_rank():
+                ranks.join()
+                main(*args, **kwargs)
+                ranks.leave()
+                return
             with _alone() if alone else nullcontext():
                 _die_with_dvc()
+                if spread and (config := launch.config()):
+                    raise SystemExit(launch.launch(config, _scratch() / "ranks"))
                 main(*args, **kwargs)
         except LeanmotionError as error:
             raise SystemExit(_said(str(error))) from None
@@ -70,16 +81,24 @@ def quiet_libraries() -> None:
 
 
 def _said(line: str) -> int:
-    print(f"error: {' '.join(line.split())}", file=sys.stderr)
+    line = " ".join(line.split())
+    if ranks.is_rank():
+        ranks.tell(line)  # all may have the same to say
+    else:
+        print(f"error: {line}", file=sys.stderr)
     return 2
+
+
+def _scratch() -> Path:
+    from leanmotion.chunks import scratch_folder
+
+    return scratch_folder()
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
     """Hold the lock of this very command; the system frees it however the process ends."""
-    from leanmotion.chunks import scratch_folder
-
-    folder = scratch_folder() / "locks"
+    folder = _scratch() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     command = " ".join([str(Path(sys.argv[0]).resolve()), *sys.argv[1:], str(Path.cwd())])
     lock = FileLock(folder / f"{Path(sys.argv[0]).stem}-{hashlib.sha256(command.encode()).hexdigest()[:16]}.lock")

@@ -24,6 +24,7 @@ from leanmotion.distillation import TERMS, DistillationSettings, losses
 from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
 from leanmotion.inputs import Clips, Encode, NoisedClips, Trajectories
+from leanmotion.ranks import Ranks
 from leanmotion.schedule import COLUMNS, LossRow, captions_of, diverged, ema_decay, learning_rate
 from leanmotion.trainable import trained_parameters, training_mode
 from leanmotion.validation import drawn_distances
@@ -39,7 +40,7 @@ def distil(
     encode: Encode,
     checkpoint_dir: Path,
     progress: Callable[[LossRow], None] | None = None,
-    accelerator: Any = None,
+    ranks: Ranks = Ranks(),
     drawing: Drawing | None = None,
     validated: Callable[[float, float], None] | None = None,
 ) -> list[LossRow]:
@@ -61,7 +62,7 @@ def distil(
         encode: captions to the text encoder's states, caption by caption (see `CaptionEncoder`).
         checkpoint_dir: a folder of this training alone.
         progress: called with every loss row, after the step's checkpoint is written.
-        accelerator: an `accelerate.Accelerator`, when several processes run this call on models already placed.
+        ranks: the processes that run this call together, on the same models: each takes its share of every batch.
         drawing: the sampler; needed where inputs are trajectories, and for validation.
         validated: called with the `drawn_distances` of the weights before training and of the trained ones.
 
@@ -69,8 +70,8 @@ def distil(
         One row a step, of the keys in `COLUMNS`; none if nothing is left to train.
 
     Raises:
-        LeanmotionError: the loss is not finite or explodes; a checkpoint cannot be read or written; the batch
-            cannot be divided over processes.
+        LeanmotionError: the loss is not finite or explodes; a checkpoint cannot be read or written, or not by all
+            ranks alike; the batch cannot be divided.
         ValueError: student and teacher share a parameter that trains (frozen ones may be shared); no `drawing`.
     """
     parameters = trained_parameters(student, settings.trainable, teacher)
@@ -79,17 +80,19 @@ def distil(
     fixed = {id(p) for p in teacher.parameters()}
     if shared := [name for name, p in parameters.items() if id(p) in fixed]:
         raise ValueError(f"the student trains parameters that are the teacher's own: {shared[0]}")
-    shares = settings.accumulate * (accelerator.num_processes if accelerator else 1)
-    if settings.batch % shares:
+    # Micro-batches never exceed what params.yaml asks for; each rank takes as many of them as the others.
+    if settings.batch % (shares := math.lcm(settings.accumulate, ranks.count)):
         raise LeanmotionError(
-            f"params.yaml: distillation.batch is {settings.batch}: make it a multiple of {shares} "
-            "(accumulate times the number of processes)"
+            f"params.yaml: distillation.batch is {settings.batch}: make it a multiple of {shares}, for "
+            f"distillation.accumulate {settings.accumulate} on {ranks.count} processes, or launch fewer"
         )
     with training_mode(student, teacher, parameters):
-        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, accelerator, drawing)
+        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing)
         store = CheckpointStore(checkpoint_dir, run.fingerprint)
         if (state := store.load()) is not None:
             run.restore(state)
+        if ranks.agree(len(run.rows)) != len(run.rows):
+            raise LeanmotionError(f"{store.folder}: ranks see other checkpoints: share the folder LEANMOTION_SCRATCH")
         for step in range(len(run.rows), settings.steps):
             row = run.step(step)
             if problem := diverged([*run.rows, row], settings.explode):
@@ -101,7 +104,7 @@ def distil(
             done = step + 1
             if done % settings.checkpoint_every == 0 or done == settings.steps:
                 state = run.state()
-                if accelerator is None or accelerator.is_main_process:
+                if ranks.main:
                     store.save(state)
                 store.last = f"{store.path} after {done} steps"
             if progress is not None:
@@ -128,20 +131,19 @@ class _Run:
         settings: DistillationSettings,
         encode: Encode,
         parameters: dict[str, nn.Parameter],
-        accelerator: Any,
+        ranks: Ranks,
         drawing: Drawing | None,
     ) -> None:
         self.student, self.teacher, self.clips = student, teacher, clips
-        self.settings, self.encode, self.accelerator, self.drawing = settings, encode, accelerator, drawing
+        self.settings, self.encode, self.ranks, self.drawing = settings, encode, ranks, drawing
         self.parameters = parameters
         self.device = next(iter(parameters.values())).device
         alphas: Tensor = scheduler.alphas_cumprod.to("cpu", torch.float32)
         prediction_type: str = scheduler.config.prediction_type
-        processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
         # Micro-batches of all processes are one sequence; these are the places of the batch that each works on.
-        self.shares = settings.accumulate * processes
-        size = settings.batch // self.shares
-        own = range(rank * settings.accumulate, (rank + 1) * settings.accumulate)
+        self.shares = math.lcm(settings.accumulate, ranks.count)
+        size, count = settings.batch // self.shares, self.shares // ranks.count
+        own = range(ranks.index * count, (ranks.index + 1) * count)
         self.slots = [range(share * size, (share + 1) * size) for share in own]
         self.inputs: NoisedClips | Trajectories
         if settings.inputs == "clips":
@@ -189,11 +191,7 @@ class _Run:
                 if (raw := result.raw[name]) is not None:
                     asked[name] = True
                     means[i] += raw.detach() / self.shares
-        if (accelerator := self.accelerator) is not None and accelerator.num_processes > 1:
-            means = accelerator.reduce(means, reduction="sum")
-            for parameter in self.parameters.values():
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+        self.ranks.add([means, *(p.grad for p in self.parameters.values() if p.grad is not None)])
         # After the sum: an overflow of one process has to stop the step of all.
         self.scaler.unscale_(self.optimizer)
         norm = float(nn.utils.clip_grad_norm_(self.parameters.values(), settings.clip_norm, foreach=True))
@@ -227,8 +225,8 @@ class _Run:
     def state(self) -> dict[str, Any]:
         nan = float("nan")
         latents = self.inputs.state()
-        if latents is not None and self.accelerator is not None:
-            latents = self.accelerator.gather(latents)
+        if latents is not None:
+            latents = self.ranks.gather(latents)
         return {
             "latents": latents,
             "weights": {name: p.detach() for name, p in self.parameters.items()},

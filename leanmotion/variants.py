@@ -11,6 +11,7 @@ import torch
 from leanmotion.adapter import load_pruned_pipeline
 from leanmotion.chunks import Draw, Variant
 from leanmotion.errors import LeanmotionError
+from leanmotion.ranks import device
 from leanmotion.removal import removed_units, without_units
 from leanmotion.sampling import Request, Sampler
 from leanmotion.settings import Settings
@@ -101,11 +102,6 @@ def _named(draw: Draw, name: str) -> Draw:
             raise LeanmotionError(f"{name}: {error}") from error
 
     return named
-
-
-def device() -> str:
-    """Where networks run: `$LEANMOTION_DEVICE`, else a GPU where there is one. Never part of a cached result."""
-    return os.environ.get("LEANMOTION_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def devices() -> list[str]:

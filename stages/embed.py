@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from leanmotion import stage
-from leanmotion.features import embed, open_extractor
+from leanmotion.features import embed, embedded, open_extractor
 from leanmotion.progress import Progress
+from leanmotion.ranks import ranks
 from leanmotion.settings import load_settings
 
 
@@ -13,17 +14,26 @@ def main(
     videos: Path = Path("data/videos"),
     out: Path = Path("data/features"),
 ) -> None:
-    """Write a feature table per video table; what the settings no longer name is not carried on."""
+    """Write a feature table per video table; what the settings no longer name is not carried on.
+
+    Of many ranks each computes its share of the tables, and the main one writes them all.
+    """
     settings = load_settings(params)
     names = [f"full/{split}_{seeds}" for split in settings.split_counts for seeds in "ab"]
     names += [f"ablate/{block}" for block in settings.teacher.blocks]
     names += [f"probe/{name}" for name in settings.probe.sets]
-    extractor = open_extractor(settings)
-    progress = Progress("features", len(names), "table")
-    for name in names:
-        embed(videos / f"{name}.parquet", out / f"{name}.parquet", extractor)
+    extractor, together = open_extractor(settings), ranks()
+    ours = together.divide(names)
+    progress = Progress("features", len(ours), "table")
+    for name in sorted(ours):
+        embedded(videos / f"{name}.parquet", extractor)
         progress.update(1)
     progress.close()
+    together.wait()
+    if not together.main:
+        return
+    for name in names:
+        embed(videos / f"{name}.parquet", out / f"{name}.parquet", extractor)
     print(f"{len(names)} video tables: {extractor.dimensions} {extractor.name} features a clip")
     wanted = {out / f"{name}.parquet" for name in names}
     for stale in set(out.rglob("*.parquet")) - wanted:
@@ -31,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, spread=True)

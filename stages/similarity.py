@@ -21,6 +21,9 @@ def main(
 ) -> None:
     """Average over tokens, frames and the first prompts of the rank split; keep every timestep."""
     settings = load_settings(params)
+    # Hooks watch inside the blocks that would be compiled.
+    plain = settings.sampling.model_copy(update={"torch_compile": False})
+    settings = settings.model_copy(update={"sampling": plain})
     samplers = Samplers(settings, TeacherRecord.read(teacher))
     requests = requests_of(prompts, "rank", "a")[: settings.similarity.prompts]
     draw = samplers(samplers.teacher())

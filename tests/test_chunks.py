@@ -61,13 +61,15 @@ def test_an_address_is_a_function_of_what_is_drawn() -> None:
     "change",
     [
         {"frames": 3}, {"height": 16}, {"width": 8}, {"steps": 4}, {"guidance": 2.0}, {"scheduler": "euler"},
-        {"chunk": 4}, {"threads": 2}, {"attention": "eager"},
+        {"chunk": 4}, {"threads": 2}, {"attention": "eager"}, {"vae_slicing": True}, {"vae_tiling": True},
+        {"torch_compile": True},
     ],
     ids=str,
 )  # fmt: skip
 def test_every_setting_of_the_sampler_is_part_of_it(change: dict) -> None:
     assert set(Sampling.model_fields) == {
         "frames", "height", "width", "steps", "guidance", "scheduler", "chunk", "threads", "attention",
+        "vae_slicing", "vae_tiling", "torch_compile",
     }  # fmt: skip
     assert address(sampling=SAMPLING.model_copy(update=change)) != address()
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from leanmotion.distillation import DistillationSettings
 from leanmotion.drawing import Drawing
 from leanmotion.errors import LeanmotionError
+from leanmotion.ranks import Ranks
 from leanmotion.schedule import COLUMNS, LossRow, diverged, draw, ema_decay, learning_rate
 from leanmotion.training import distil
 
@@ -46,6 +47,7 @@ class MemoryClips:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
+        self.sizes: list[int] = []
         self.latents = torch.randn((5, 4, 2, 4, 4), generator=torch.Generator().manual_seed(0))
 
     def order(self, seed: int, start: int, count: int) -> list[int]:
@@ -53,6 +55,7 @@ class MemoryClips:
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
         self.asked += indices
+        self.sizes.append(len(indices))
         return self.latents[list(indices)], [f"caption {i}" for i in indices]
 
 
@@ -268,30 +271,31 @@ def test_micro_batches_give_the_same_step(tmp_path: Path) -> None:
         assert a[column] == pytest.approx(b[column], rel=1e-4), column
 
 
-class OneOfTwo:
+class OneOfTwo(Ranks):
     """One of two processes whose partner has the same share: a sum over processes doubles."""
 
-    num_processes, is_main_process = 2, True
+    def add(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            tensor.mul_(2)
 
-    def __init__(self, process_index: int) -> None:
-        self.process_index = process_index
-
-    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
-        assert reduction == "sum"
-        return tensor * 2
+    def agree(self, value: Any) -> Any:
+        return value
 
 
 def test_processes_divide_the_batch(tmp_path: Path) -> None:
-    asked = []
-    for index in (0, 1):
-        clips = MemoryClips()
-        settings = replace(SETTINGS, steps=2, batch=4, accumulate=2)
-        train(tmp_path / str(index), settings, clips=clips, accelerator=OneOfTwo(index))
-        asked.append(clips.asked)
-    whole = MemoryClips().order(SETTINGS.seed, 0, 8)
-    assert asked[0] == whole[0:2] + whole[4:6] and asked[1] == whole[2:4] + whole[6:8]
+    """The global batch and its micro-batches are the settings'; how many of them a process takes is derived."""
+    for accumulate, micro in ((2, 2), (1, 2), (4, 1)):
+        asked = []
+        for index in (0, 1):
+            clips = MemoryClips()
+            settings = replace(SETTINGS, steps=2, batch=4, accumulate=accumulate)
+            train(tmp_path / f"{accumulate}-{index}", settings, clips=clips, ranks=OneOfTwo(index, 2))
+            asked.append(clips.asked)
+            assert set(clips.sizes) == {micro}
+        whole = MemoryClips().order(SETTINGS.seed, 0, 8)
+        assert asked[0] == whole[0:2] + whole[4:6] and asked[1] == whole[2:4] + whole[6:8]
     with pytest.raises(LeanmotionError, match="multiple of 2"):
-        train(tmp_path / "odd", replace(SETTINGS, batch=3), accelerator=OneOfTwo(0))
+        train(tmp_path / "odd", replace(SETTINGS, batch=3), ranks=OneOfTwo(0, 2))
 
 
 def test_nothing_left_to_train(tmp_path: Path) -> None:
