@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 
@@ -340,7 +339,7 @@ def test_no_measured_time_in_the_csv_files_and_stable_columns(run: Run, page: st
     for row in csv.DictReader((run.plots / "rounds.csv").open()):
         for split, arm in ((s, a) for s in ("report", "select") for a in ("pruned", "distilled")):
             wanted = {"round": row["round"], "split": split, "arm": "original" if row["round"] == "base" else arm}
-            (known,) = rows[(rows[list(wanted)] == pd.Series(wanted)).all(axis=1)].to_dict("records")
+            (known,) = (r for r in rows.to_dict("records") if all(r[k] == v for k, v in wanted.items()))
             tag = "" if split == "report" else "select_"
             for column, name in {
                 "fvd_same_seeds": "fvd",
