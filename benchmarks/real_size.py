@@ -45,7 +45,7 @@ def write_random(path: Path, dtype: torch.dtype) -> None:
 
     with torch.device("meta"):
         adapter = MotionAdapter()
-    adapter = adapter.to(dtype).to_empty(device="cpu")
+    adapter = adapter.to(dtype=dtype).to_empty(device="cpu")
     for value in adapter.state_dict().values():
         value.uniform_(-0.1, 0.1)
     write_original(adapter, path)

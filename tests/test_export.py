@@ -55,7 +55,7 @@ def stock(base: Path, adapter: MotionAdapter | Path) -> AnimateDiffPipeline:
     return AnimateDiffPipeline.from_pretrained(base, motion_adapter=adapter)
 
 
-def frames(pipeline: AnimateDiffPipeline, settings) -> np.ndarray:
+def frames(pipeline: Any, settings: Settings) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
     s = settings.sampling
     return pipeline(

@@ -46,7 +46,7 @@ class Recipe:
     image_steps: int = 500
     image_batch: int = 64
     image_every: int = 4
-    joint_steps: int = 9500
+    joint_steps: int = 9200
     motion_batch: int = 8
     rate: float = 2.5e-3
     caption_dropout: float = 0.08
@@ -55,7 +55,7 @@ class Recipe:
     # Reader: the network that reads colour, shape and motion off a clip.
     reader_width: int = 24
     reader_features: int = 64
-    reader_steps: int = 800
+    reader_steps: int = 1000
     reader_clips_per_caption: int = 16
     reader_latent_noise: float = 0.15
     reader_batch: int = 32

@@ -102,7 +102,7 @@ def _trail(canvas: _Canvas, cx: Array, cy: Array, r: Array, hx: Array, hy: Array
     dx, dy = canvas.x - cx, canvas.y - cy
     behind = -(dx * hx + dy * hy)
     aside = np.abs(dx * hy - dy * hx)
-    return canvas.cover(aside - 0.6 * r) * canvas.cover(-behind) * 0.6 * (1 - behind / length).clip(0, 1)
+    return canvas.cover(aside - 0.6 * r) * canvas.cover(-behind) * 0.85 * (1 - behind / length).clip(0, 1)
 
 
 def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: int, size: int) -> Array:
@@ -128,7 +128,7 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
         along = draw(3, -0.16, -0.08) + draw(4, 0.38, 0.46) * u
         x = 0.5 + along if hx.flat[0] > 0 else (0.5 - along if hx.flat[0] < 0 else x)
         y = 0.5 + along if hy.flat[0] > 0 else (0.5 - along if hy.flat[0] < 0 else y)
-        canvas.lay(_trail(canvas, x, y, r, hx, hy, 0.5), colour)
+        canvas.lay(_trail(canvas, x, y, r, hx, hy, 0.65), colour)
     elif motion == "turn":
         angle = draw(3, -0.5, 0.5) + draw(4, 1.3, 1.5) * np.pi * u
     elif motion == "bounce":
