@@ -179,7 +179,7 @@ def test_a_chunk_of_other_prompts_is_deleted_and_named(store) -> None:
     store.put(chunk, draw(chunk.requests))
     store.path(other).parent.mkdir(parents=True, exist_ok=True)
     store.path(chunk).rename(store.path(other))
-    with pytest.raises(LeanmotionError, match="holds other prompts than its address says"):
+    with pytest.raises(LeanmotionError, match="holds another chunk than its name says"):
         store.videos(other)
     assert store.missing([other]) == [other]
 

@@ -14,6 +14,7 @@ from leanmotion.removal import remove_units
 from leanmotion.settings import load_settings
 from leanmotion.teacher import TeacherRecord, fingerprint, load_pipeline
 from leanmotion.variants import Samplers, Student
+from leanmotion.weights import file_sha256
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,7 +37,8 @@ def exported(tmp_path_factory) -> SimpleNamespace:
                 if ".motion_modules." in name:
                     value.mul_(1.05)
         save_pruned(pipeline.unet, folder / "student/adapter")
-        student = Student(folder / "student", "r08", "c" * 64, tuple(removed))
+        digest = file_sha256(folder / "student/adapter/config.json")
+        student = Student(folder / "student", "r08", digest, tuple(removed))
         student.write()
         sizes = export_student(Samplers(settings, record, [student]), student, {}, folder / "out")
         base = ROOT / settings.teacher.base

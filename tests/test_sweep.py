@@ -29,6 +29,7 @@ from leanmotion.sampling import Request
 from leanmotion.tables import write_table
 from leanmotion.teacher import load_pipeline
 from leanmotion.variants import Samplers, Student
+from leanmotion.weights import file_sha256
 
 ROOT = Path(__file__).parents[1]
 SAMPLING = tiny_settings().sampling
@@ -201,7 +202,8 @@ def project(teacher_folder, tmp_path_factory) -> SimpleNamespace:
     for value in unet.parameters():
         value.data.mul_(1.01)
     save_pruned(unet, data / "students/r1/adapter")
-    Student(data / "students/r1", "r1", "b" * 64, ("mid_0",)).write()
+    digest = file_sha256(data / "students/r1/adapter/config.json")
+    Student(data / "students/r1", "r1", digest, ("mid_0",)).write()
     stage_main("prompts")(params=root / "params.yaml", out=data / "prompts")
     return SimpleNamespace(root=root, data=data, params=root / "params.yaml", settings=settings)
 
