@@ -161,7 +161,7 @@ def test_example_configs_are_such_as_accelerate_reads(name: str, monkeypatch: py
     path = ROOT / f"configs/{name}.yaml"
     monkeypatch.setenv(launch.CONFIG, str(path))
     assert launch.config() == path
-    read = load_config_from_file(str(path))
+    read: Any = load_config_from_file(str(path))
     assert read.num_processes == {"accelerate-2cpu": 2, "accelerate-8gpu": 8, "accelerate-2x8gpu": 16}[name]
     assert read.num_machines == (2 if "2x" in name else 1)
 
