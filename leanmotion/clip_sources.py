@@ -31,8 +31,7 @@ def write_clips_of(settings: Settings, samplers: Samplers, out: Path) -> tuple[i
     chosen, sampling = settings.clips, settings.sampling
     if chosen.source == "teacher":
         fill_together([_drawn(settings, samplers)], samplers, label="the teacher's own clips")
-    if not ranks().main:
-        return 0, []
+    ranks().dismiss()
     skipped: list[Skipped] = []
     if chosen.source == "sprites":
         if sampling.height != sampling.width:

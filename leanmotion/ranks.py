@@ -82,6 +82,12 @@ class Ranks:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def dismiss(self) -> None:
+        """Only the main rank returns: it writes and reports. For the others the stage has ended well."""
+        if not self.main:
+            leave()
+            raise SystemExit(0)
+
     def wait(self) -> None:
         """Return when every rank has come here."""
         if self.count > 1:

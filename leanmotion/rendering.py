@@ -80,8 +80,8 @@ def render(
         (take, cut(take.variant, requests_of(prompts, take.split, take.seeds), settings.sampling)) for take in takes
     ]
     fill_together(jobs, samplers, label=label)
-    if ranks().main:
-        merge(jobs, out, settings.sampling)
+    ranks().dismiss()
+    merge(jobs, out, settings.sampling)
 
 
 def fill_together(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:

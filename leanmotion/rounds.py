@@ -107,8 +107,7 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             drawing=drawing_of(settings, pipeline.scheduler),
             validated=note,
         )
-    if not together.main:
-        return rows
+    together.dismiss()
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
     write_table(out / "losses.parquet", "losses", rows)

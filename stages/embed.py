@@ -30,8 +30,7 @@ def main(
         progress.update(1)
     progress.close()
     together.wait()
-    if not together.main:
-        return
+    together.dismiss()
     for name in names:
         embed(videos / f"{name}.parquet", out / f"{name}.parquet", extractor)
     print(f"{len(names)} video tables: {extractor.dimensions} {extractor.name} features a clip")

@@ -4,10 +4,11 @@ import importlib.util
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from leanmotion import stage
+from leanmotion import ranks, stage
 from leanmotion.errors import LeanmotionError
 
 STAGES = Path(__file__).parents[1] / "stages"
@@ -41,8 +42,11 @@ def work(folder: Path) -> None:
     (folder / "drawn.log").touch()
     if "RANK" in os.environ:
         ChunkStore.put = noted  # pyright: ignore[reportAttributeAccessIssue]
+        # Ranks but the main one end with their stage: here they go on to the next.
+        ranks.leave = lambda: None
     shared = {"params": folder / "params.yaml", "teacher": folder / "teacher.json"}
-    stage_main("generate")("rank", "a", folder / "rank_a.parquet", prompts=folder / "prompts", **shared)
+    with suppress(SystemExit):
+        stage_main("generate")("rank", "a", folder / "rank_a.parquet", prompts=folder / "prompts", **shared)
     stage_main("distill")(
         "r1", folder / "base", folder / "order.json", folder / "r1", clips=folder / "clips.parquet", **shared
     )
