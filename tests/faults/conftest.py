@@ -1,6 +1,5 @@
 """One finished micro project for all families, and the table at the end."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from project import Project
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Any) -> Project:
     """A micro project after a whole run of the flow, stage by stage in this process. Do not change."""
-    if os.environ.get("FAULTS_READY"):
-        return Project(Path(os.environ["FAULTS_READY"]))
     project = Project(tmp_path_factory.mktemp("faults"), teacher_folder(levels=2, layers=1))
     project.run_flow()
     return project
