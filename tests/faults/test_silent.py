@@ -169,9 +169,8 @@ def test_an_export_that_is_not_the_student_is_not_handed_over(project: Project, 
         inner = export.save_portable
 
         def save(unet: Any, *args: Any, **kwargs: Any) -> Any:
-            weight = next(
-                slot.module for slot in motion_slots(unet) if not isinstance(slot.module, Skip)
-            ).proj_out.weight
+            left: Any = next(slot.module for slot in motion_slots(unet) if not isinstance(slot.module, Skip))
+            weight = left.proj_out.weight
             right = weight.detach().clone()
             with torch.no_grad():
                 weight.mul_(1.5)
