@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint types teacher-check readme study lock clean
+.PHONY: repro test lint types teacher-check readme study lock clean faults
 
 repro: $(VENV)/.installed
 	dvc repro
 
 test: $(VENV)/.installed lint types
 	pytest
+
+# Kills, full disks, damage, bad and hostile input, silent wrongs, all cases: prints the table of docs/reliability.md.
+faults: $(VENV)/.installed
+	LEANMOTION_FAULTS=full pytest --numprocesses 0 tests/faults
 
 lint: $(VENV)/.installed
 	ruff check . && ruff format --check .

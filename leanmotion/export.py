@@ -46,22 +46,25 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         LeanmotionError: A form computes something else than the student.
     """
     unet = student_unet(samplers, student).eval()
+    _check_cost(samplers, unet, student)
     if out.is_symlink():
         raise LeanmotionError(f"{out}: is a link: name the folder itself, so that nothing is replaced elsewhere")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     card = model_card(samplers.settings, samplers.record, student, evidence)
-    save_pruned(unet, partial / "pruned", evidence=evidence, card=card)
-    save_portable(unet, partial / "portable", card=card)
-    (partial / "original").mkdir()
-    write_original(unet, partial / "original" / "motion_module.safetensors")
-    write_original(unet, partial / "original" / "motion_module.ckpt")
-    _check_cost(samplers, unet, student)
-    _check_forms(samplers, unet, partial)
-    files = sorted(f for f in partial.rglob("*") if f.is_file())
-    write_text(partial / SUMS, "".join(f"{file_sha256(f)}  {f.relative_to(partial).as_posix()}\n" for f in files))
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    try:
+        save_pruned(unet, partial / "pruned", evidence=evidence, card=card)
+        save_portable(unet, partial / "portable", card=card)
+        (partial / "original").mkdir()
+        write_original(unet, partial / "original" / "motion_module.safetensors")
+        write_original(unet, partial / "original" / "motion_module.ckpt")
+        _check_forms(samplers, unet, partial)
+        files = sorted(f for f in partial.rglob("*") if f.is_file())
+        write_text(partial / SUMS, "".join(f"{file_sha256(f)}  {f.relative_to(partial).as_posix()}\n" for f in files))
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     sync(out.parent)
     return {
         form.name: sum(f.stat().st_size for f in form.rglob("*") if f.is_file())

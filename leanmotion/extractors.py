@@ -188,6 +188,9 @@ class VideoMAEExtractor:
 
     def __init__(self, path: str, sha256: str | None, revision: str | None, batch: int, device: str) -> None:
         from transformers import VideoMAEModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
         folder = snapshot(path, revision)
         files = sorted(folder.glob("*.safetensors"))

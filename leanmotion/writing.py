@@ -72,9 +72,12 @@ def saying_unwritable(path: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(path, error.strerror or str(error)) from error
     except (SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "write" not in str(error) and "PytorchStreamWriter" not in str(error):
+        # torch: "unexpected pos 64 vs 0", or a failed write; after an OSError that it has swallowed or not.
+        words = ("write", "PytorchStreamWriter", "inline_container")
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in words):
             raise
-        raise unwritable(path, str(error)) from error
+        cause = error.__context__
+        raise unwritable(path, cause.strerror or cause if isinstance(cause, OSError) else error) from error
 
 
 def unwritable(path: Path, problem: object) -> LeanmotionError:
