@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -44,8 +45,8 @@ def write_random(path: Path, dtype: torch.dtype) -> None:
     from diffusers import MotionAdapter
 
     with torch.device("meta"):
-        adapter = MotionAdapter()
-    adapter = adapter.to(dtype=dtype).to_empty(device="cpu")
+        adapter: Any = MotionAdapter()
+    adapter = adapter.to(dtype).to_empty(device="cpu")
     for value in adapter.state_dict().values():
         value.uniform_(-0.1, 0.1)
     write_original(adapter, path)

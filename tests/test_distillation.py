@@ -157,6 +157,7 @@ def test_features_are_the_outputs_of_every_block(teacher: Any) -> None:
 def test_losses_do_not_depend_on_micro_batches(student: Any, teacher: Any) -> None:
     whole = micro_batch(clips=2)
     weights = LossWeights(1, 1, 1)
+    assert whole.target is not None
     parts = [
         losses(
             student,

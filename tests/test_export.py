@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from diffusers import AnimateDiffPipeline, MotionAdapter
 from leanmotion.adapter import load_pruned_pipeline, save_pruned
 from leanmotion.export import export_student
 from leanmotion.removal import remove_units
-from leanmotion.settings import load_settings
+from leanmotion.settings import Settings, load_settings
 from leanmotion.teacher import TeacherRecord, fingerprint, load_pipeline
 from leanmotion.variants import Samplers, Student
 from leanmotion.weights import file_sha256

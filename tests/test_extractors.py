@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import seeded
+from models import seeded
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.extractors import I3DExtractor, describe, load_extractor, motion_descriptor

@@ -97,7 +97,7 @@ def test_everything_removed_equals_a_unet_without_motion(shared):
     Not the same bits: other classes, with other memory formats. Float32 with some 100 layers of rounding, each 6e-8
     of values of order 1, that add up like a random walk or, at worst, linearly: 100 * 6e-8 < 1e-5.
     """
-    from conftest import make_unet2d
+    from models import make_unet2d
 
     unet, inputs, _ = shared
     with without_units(unet, BLOCKS):
@@ -181,8 +181,8 @@ def test_feed_forward_chunking_reaches_a_lean_block(tiny_unet, unet_inputs):
 
 
 def test_several_prompts_and_layers_per_block(make_inputs):
-    from conftest import TEXT_WIDTH, seeded
     from diffusers import UNetMotionModel
+    from models import TEXT_WIDTH, seeded
 
     def make():
         return UNetMotionModel(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TEXT_WIDTH, TOPOLOGIES, seeded
 from diffusers import MotionAdapter, StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import constants
+from models import TEXT_WIDTH, TOPOLOGIES, seeded
 from safetensors.torch import save_file
 from test_original import published
 from tiny import tiny_settings

@@ -1,7 +1,7 @@
 from collections import Counter
 
 import pytest
-from conftest import make_adapter
+from models import make_adapter
 
 from leanmotion.removal import remove_units
 from leanmotion.units import block_ids, list_units, parameters

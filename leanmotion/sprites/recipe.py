@@ -46,7 +46,7 @@ class Recipe:
     image_steps: int = 500
     image_batch: int = 64
     image_every: int = 4
-    joint_steps: int = 9200
+    joint_steps: int = 8800
     motion_batch: int = 8
     rate: float = 2.5e-3
     caption_dropout: float = 0.08
