@@ -1,5 +1,6 @@
 """Fixtures: tiny random models, their inputs and folders."""
 
+import signal
 from types import SimpleNamespace
 
 import jaxtyping
@@ -9,6 +10,10 @@ from models import TEXT_WIDTH, make_adapter, make_unet2d, seeded, write_teacher
 
 # Before any import of leanmotion: under test, shapes and types in signatures are checked at every call.
 jaxtyping.install_import_hook("leanmotion", "beartype.beartype")
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors gain nothing from threads, and lose much where cores are shared.
 torch.set_num_threads(1)

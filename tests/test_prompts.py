@@ -41,7 +41,7 @@ def test_seeds_are_all_different_and_32_bit() -> None:
 
 
 def test_the_seed_changes_order_and_noise_alone() -> None:
-    one, other = prompt_rows(prompts(24, seed=0), "rank"), prompt_rows(prompts(24, seed=1), "rank")
+    one, other = (prompt_rows(prompts(len(held_out_captions()), seed=seed), "rank") for seed in (0, 1))
     assert [row["prompt"] for row in one] != [row["prompt"] for row in other]
     assert sorted(row["prompt"] for row in one) == sorted(row["prompt"] for row in other)
     assert not {row["seed_a"] for row in one} & {row["seed_a"] for row in other}

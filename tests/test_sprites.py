@@ -237,7 +237,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert scale[0] == 1 / recipe.warmup and scale[-1] == pytest.approx(1 / (recipe.decay_share * 1000))
     assert scale[recipe.warmup - 1] == 1 == scale[int(1000 * (1 - recipe.decay_share))]
     # While it is level, a longer run has the same rates: a run may be made longer on its way.
-    level = range(recipe.warmup, 600)
+    level = range(recipe.warmup, int(1000 * (1 - recipe.decay_share)))
     assert all(rate_scale(step, 2000, recipe) == scale[step] for step in level)
 
 

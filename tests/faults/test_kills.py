@@ -62,9 +62,9 @@ def _trace() -> None:
 _run = run
 
 
-def run(main):
+def run(main, **how):
     _trace()
-    _run(main)
+    _run(main, **how)
 """
 
 
