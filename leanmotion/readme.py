@@ -197,7 +197,7 @@ def _reading(found: Results) -> str:
             "*Motion read*: how often the clips show the motion that the caption asks for, by the small reader."
         )
     if any(_untrained(found, row) for row in found.rounds):
-        said.append("*Kept untrained*: training did not lower the loss on fresh noise, and was dropped.")
+        said.append("*Kept untrained*: training did not bring drawn clips closer to the original's, and was dropped.")
     if found.selection["round"] != "base":
         said.append(f"The stop rule: {found.selection['reason']}")
     if (tau := found.ranking.get("split_half_tau")) is not None:
