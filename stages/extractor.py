@@ -8,6 +8,7 @@ import typer
 from diffusers import AutoencoderKL
 
 from leanmotion import stage
+from leanmotion.ranks import ranks
 from leanmotion.sprites.reading import accuracy, train_reader
 from leanmotion.sprites.recipe import Recipe
 
@@ -27,10 +28,11 @@ def main(
     torch.set_flush_denormal(True)
     vae = AutoencoderKL.from_pretrained(base, subfolder="vae").eval()
     reader = train_reader(vae, recipe, scratch)
+    ranks().dismiss()
     for head, share in accuracy(reader, recipe).items():
         typer.echo(f"{head}: {share:.4f} of fresh clips read rightly")
     reader.save(out)
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, spread=True)

@@ -68,6 +68,20 @@ def draws_pictures(step: int, recipe: Recipe) -> bool:
     return step < recipe.image_steps or step % recipe.image_every == 0
 
 
+def closed_blocks(step: int, blocks: Sequence[str], recipe: Recipe) -> list[str]:
+    """The motion blocks that take no part in this step."""
+    if draws_pictures(step, recipe):
+        return list(blocks)
+    last = len(recipe.unet_channels) - 1
+    levels = {"down": lambda i: i, "up": lambda i: last - i, "mid": lambda _: last}
+
+    def opens(block: str) -> float:
+        part, index, *_ = block.split("_")
+        return recipe.motion_from[levels[part](int(index))] * recipe.joint_steps
+
+    return [block for block in blocks if step < opens(block)]
+
+
 def train_joint(
     latents: Tensor,
     captions: Sequence[str],
@@ -103,7 +117,7 @@ def train_joint(
         noisy, target = noised(scheduler, x, times, generator)
         said = weakened([captions[int(i)] for i in clip], recipe, generator)
         hidden = model.text_encoder(token_ids(tokenizer, said)).last_hidden_state
-        with without_units(model.unet, blocks if pictures else []):
+        with without_units(model.unet, closed_blocks(step, blocks, recipe)):
             hidden = hidden.repeat_interleave(x.shape[1], 0)
             predicted = model.unet(noisy.transpose(1, 2), times, hidden, return_dict=False)[0]
         return F.mse_loss(predicted, target.transpose(1, 2))

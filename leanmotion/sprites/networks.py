@@ -23,11 +23,15 @@ def new_scheduler(recipe: Recipe) -> DDIMScheduler:
 
 
 def new_unet(recipe: Recipe) -> UNet2DConditionModel:
-    """Stable Diffusion 1.5's topology at small width."""
+    """Stable Diffusion 1.5's topology at small width, with its levels without cross-attention at the other end.
+
+    On the largest maps there is no caption, and no view of the whole picture: what is where, and when, has to be worked
+    out on smaller ones, and the motion modules there have work to do.
+    """
     return UNet2DConditionModel(
         sample_size=recipe.size // recipe.vae_factor,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
         block_out_channels=recipe.unet_channels,
         layers_per_block=2,
         norm_num_groups=recipe.unet_groups,

@@ -13,7 +13,7 @@ from leanmotion.sprites.autoencoder import decode, encode, low_precision, render
 from leanmotion.sprites.reader import SpriteReader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.training import train
-from leanmotion.sprites.world import NO_MOTION, all_captions, caption_labels, label_names, parse_caption
+from leanmotion.sprites.world import NO_MOTION, all_captions, caption_labels, label_names
 
 HEADS: tuple[str, ...] = ("colour", "shape", "motion")
 
@@ -29,13 +29,12 @@ def reconstructed(vae: AutoencoderKL, clips: Tensor, generator: torch.Generator,
     return torch.cat(parts)
 
 
-def disordered(clips: Tensor, partners: Tensor, reversible: bool, generator: torch.Generator) -> Tensor:
+def disordered(clips: Tensor, partners: Tensor, generator: torch.Generator) -> Tensor:
     """Frames that show a caption's things but no motion of the world.
 
     Args:
         clips: one clip [frames, 3, h, w].
         partners: other clips of the same caption [m, frames, 3, h, w].
-        reversible: the motion run backwards or shuffled may look like itself.
         generator: chooses among frames of unrelated clips, a still, a shuffle and a reversal.
 
     Returns:
@@ -45,9 +44,9 @@ def disordered(clips: Tensor, partners: Tensor, reversible: bool, generator: tor
     kind = int(torch.randint(6, (), generator=generator))
     if kind == 3:
         return clips[int(torch.randint(frames, (), generator=generator))].expand_as(clips)
-    if kind == 4 and not reversible:
+    if kind == 4:
         return clips[torch.randperm(frames, generator=generator)]
-    if kind == 5 and not reversible:
+    if kind == 5:
         return clips.flip(0)
     which = torch.randint(len(partners), (frames,), generator=generator)
     # Unrelated pictures at unrelated times, or at the times of a clip: either is what a generator without motion gives.
@@ -67,7 +66,6 @@ def train_reader(vae: AutoencoderKL, recipe: Recipe, scratch: Path) -> SpriteRea
     bank = torch.cat([c.unflatten(0, (len(captions), -1)) for c in (plain, soft)], 1)
     labels = torch.tensor([[caption_labels(caption)[head] for head in HEADS] for caption in captions])
     none = label_names()["motion"].index(NO_MOTION)
-    reversible = [parse_caption(caption).motion == "bounce" for caption in captions]
 
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(recipe.seed + 4)
@@ -81,7 +79,7 @@ def train_reader(vae: AutoencoderKL, recipe: Recipe, scratch: Path) -> SpriteRea
         for i in range(n // 4):
             c, k = int(caption[i]), int(clip[i])
             same_look = slice(0, per_caption) if k < per_caption else slice(per_caption, None)
-            frames[i] = disordered(bank[c, k], bank[c, same_look], reversible[c], generator)
+            frames[i] = disordered(bank[c, k], bank[c, same_look], generator)
             target[i, HEADS.index("motion")] = none
         x = to_unit(frames)
         strength = 0.1 * torch.rand(n, 1, 1, 1, 1, generator=generator)

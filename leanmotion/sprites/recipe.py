@@ -14,12 +14,13 @@ class Recipe:
     frames: int = 8
     seed: int = 20
     threads: int = 1
+    parts: int = 2  # of every batch below, shared among as many processes at most
 
     # Autoencoder: three levels, so a factor of 4. Under a factor of 8 a sprite is three latents wide: shapes get lost.
     vae_channels: tuple[int, ...] = (16, 32, 48)
     vae_groups: int = 4
     vae_steps: int = 1200
-    vae_batch: int = 32
+    vae_batch: int = 16
     vae_rate: float = 3e-3
     vae_kl: float = 3e-4
     vae_clips_per_caption: int = 16
@@ -32,7 +33,7 @@ class Recipe:
     text_length: int = 16
 
     # UNet.
-    unet_channels: tuple[int, ...] = (16, 32, 64, 64)
+    unet_channels: tuple[int, ...] = (16, 48, 64, 64)
     unet_groups: int = 8
     unet_heads: int = 1
     motion_heads: int = 1
@@ -43,14 +44,17 @@ class Recipe:
 
     # Pictures and clips together.
     clips_per_caption: int = 64
-    image_steps: int = 500
+    # By level, large maps first: from which share of the steps on its motion modules take part. What the small maps
+    # have learnt to do by then, the large ones need not do.
+    motion_from: tuple[float, ...] = (0.5, 0.2, 0.0, 0.0)
+    image_steps: int = 400
     image_batch: int = 64
     image_every: int = 4
-    joint_steps: int = 8800
+    joint_steps: int = 6400
     motion_batch: int = 8
-    rate: float = 2.5e-3
-    caption_dropout: float = 0.08
-    word_dropout: float = 0.1
+    rate: float = 3e-3
+    caption_dropout: float = 0.05
+    word_dropout: float = 0.05
 
     # Reader: the network that reads colour, shape and motion off a clip.
     reader_width: int = 24
@@ -58,7 +62,7 @@ class Recipe:
     reader_steps: int = 1000
     reader_clips_per_caption: int = 16
     reader_latent_noise: float = 0.15
-    reader_batch: int = 32
+    reader_batch: int = 16
     reader_rate: float = 2e-3
 
     ema: float = 0.999

@@ -1,8 +1,7 @@
 """Captions and seeds -> clips of sprites: signed distances, antialiased, vectorised over clips, frames and pixels.
 
-Motion modules never see the caption, so whatever moves tells in a single frame how it moves: a fading trail behind, a
-white nose, a floor, a halo to grow into, stars, the tint of the light. The cues are several pixels wide, for they have
-to pass through an autoencoder.
+What moves starts near one place and takes nearly one path; the seed chooses the place across it, the size and small
+differences. What tells shapes and motions apart is several pixels wide, for it has to pass through an autoencoder.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from leanmotion.sprites.world import COLOURS, SHAPES, parse_caption
 
 Array = NDArray[np.floating]
 
-HEADINGS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
-WHITE = np.asarray((1.0, 1.0, 1.0), np.float32)
 FLOOR_GREY = np.asarray((0.5, 0.5, 0.5), np.float32)
 DUSK = np.asarray((0.62, 0.42, 0.25), np.float32)
+POST_GREY = np.asarray((0.8, 0.8, 0.8), np.float32)
 FLOOR_Y = 0.86
 BATCH = 64
 
@@ -82,27 +80,15 @@ class _Canvas:
         self.rgb += alpha * (colour - self.rgb)
 
 
-def _shape_distance(canvas: _Canvas, kind: NDArray[np.intp], cx: Array, cy: Array, r: Array, angle: Array) -> Array:
-    """Signed distance to each clip's own shape; kind [n], the others [n, frames, 1, 1]; angle in radians."""
-    dx, dy = canvas.x - cx, canvas.y - cy
-    cos, sin = np.cos(angle), np.sin(angle)
-    px, py = cos * dx + sin * dy, cos * dy - sin * dx
-    circle = np.hypot(px, py) - r
-    side = 0.85 * r
-    square = np.maximum(np.abs(px), np.abs(py)) - side
-    # An isosceles triangle, tip up: the largest of three half-plane distances.
-    slope = np.float32(np.sqrt(3) / 2)
-    triangle = np.maximum(py - 0.75 * r, slope * np.abs(px) - 0.5 * py - 0.52 * r)
+def _shape_distance(canvas: _Canvas, kind: NDArray[np.intp], cx: Array, cy: Array, r: Array) -> Array:
+    """Signed distance to each clip's own shape; kind [n], the others [n, frames, 1, 1]."""
+    px, py = canvas.x - cx, canvas.y - cy
+    ring = np.abs(np.hypot(px, py) - 0.76 * r) - 0.3 * r
+    square = np.maximum(np.abs(px), np.abs(py)) - 0.85 * r
+    # An isosceles triangle, tip up: the largest of two half-plane distances, mirrored.
+    triangle = np.maximum(py - 0.8 * r, (2 * np.abs(px) - py - 1.1 * r) / np.sqrt(np.float32(5)))
     which = kind[:, None, None, None]
-    return np.where(which == 0, circle, np.where(which == 1, square, triangle)).astype(np.float32)
-
-
-def _trail(canvas: _Canvas, cx: Array, cy: Array, r: Array, hx: Array, hy: Array, length: float) -> Array:
-    """Coverage of a band that fades out behind a sprite that heads towards (hx, hy)."""
-    dx, dy = canvas.x - cx, canvas.y - cy
-    behind = -(dx * hx + dy * hy)
-    aside = np.abs(dx * hy - dy * hx)
-    return canvas.cover(aside - 0.6 * r) * canvas.cover(-behind) * 0.85 * (1 - behind / length).clip(0, 1)
+    return np.where(which == 0, ring, np.where(which == 1, square, triangle)).astype(np.float32)
 
 
 def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: int, size: int) -> Array:
@@ -118,52 +104,41 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
 
     u = np.linspace(0, 1, frames, dtype=np.float32)[None, :, None, None]
     still = np.zeros((n, frames, 1, 1), np.float32)
-    x, y = draw(0, 0.28, 0.72) + still, draw(1, 0.28, 0.72) + still
-    r, angle = draw(2, 0.17, 0.21) + still, still
+    x, y = draw(0, 0.35, 0.65) + still, draw(1, 0.35, 0.65) + still
+    r = draw(2, 0.18, 0.21) + still
     light: Array = np.ones((1, 1, 1, 1, 1), np.float32)
+    sides: tuple[Array, ...] = (still,)
 
-    if motion in HEADINGS:
-        hx, hy = (np.full_like(still, h) for h in HEADINGS[motion])
-        # From past the middle to the far side: where a sprite is says already which way it goes.
-        along = draw(3, -0.16, -0.08) + draw(4, 0.38, 0.46) * u
-        x = 0.5 + along if hx.flat[0] > 0 else (0.5 - along if hx.flat[0] < 0 else x)
-        y = 0.5 + along if hy.flat[0] > 0 else (0.5 - along if hy.flat[0] < 0 else y)
-        canvas.lay(_trail(canvas, x, y, r, hx, hy, 0.65), colour)
-    elif motion == "turn":
-        angle = draw(3, -0.5, 0.5) + draw(4, 1.3, 1.5) * np.pi * u
+    if motion == "slide":
+        x = draw(3, 0.18, 0.24) + draw(4, 0.56, 0.6) * u
+    elif motion == "fall":
+        y = draw(3, 0.18, 0.24) + draw(4, 0.56, 0.6) * u
+    elif motion == "orbit":
+        angle = draw(3, -0.2, 0.2) + 1.75 * np.pi * u
+        x = draw(0, 0.46, 0.54) + 0.26 * np.sin(angle)
+        y = draw(1, 0.46, 0.54) - 0.26 * np.cos(angle)
     elif motion == "bounce":
         canvas.lay(canvas.cover(FLOOR_Y - canvas.y + np.zeros_like(canvas.x)) + np.zeros_like(still), FLOOR_GREY)
-        height = np.abs(np.cos(np.pi * (draw(3, 0.0, 0.3) + 1.1 * u)))
-        y = FLOOR_Y - 0.85 * r - draw(4, 0.38, 0.48) * height
+        # From the top to the floor, up again, and down: one and a half arches.
+        y = FLOOR_Y - 0.85 * r - draw(4, 0.42, 0.48) * np.abs(np.cos(np.pi * (draw(3, 0.0, 0.08) + 1.42 * u)))
     elif motion == "grow":
-        x, y = draw(0, 0.4, 0.6) + still, draw(1, 0.4, 0.6) + still
-        halo = np.hypot(canvas.x - x, canvas.y - y)
-        canvas.lay(0.55 * ((0.42 - halo) / 0.2).clip(0, 1), colour)
-        r = draw(2, 0.09, 0.12) + draw(4, 0.14, 0.18) * u
+        r = draw(2, 0.09, 0.11) + draw(4, 0.17, 0.19) * u
+        x, y = draw(0, 0.44, 0.56) + still, draw(1, 0.44, 0.56) + still
     elif motion == "pan":
-        shift = draw(3, 0.6, 0.7) * u
-        for k in range(5):
-            # Steps of 0.48 keep neighbouring rows apart.
-            star_x = (draw(4, 0.0, 0.25) + 0.48 * k + draw(5 + k, -0.08, 0.08) - shift) % 1.2 - 0.1
-            star_y = 0.1 + 0.2 * k + draw(10 + k, -0.04, 0.04)
-            canvas.lay(canvas.cover(np.hypot(canvas.x - star_x, canvas.y - star_y) - 0.05), WHITE)
+        # Posts go by behind the sprite, one and a third of their spacing to the left.
+        behind = (canvas.x + draw(3, 0.0, 0.1) + 0.65 * u) % 0.5
+        canvas.lay(canvas.cover(np.abs(behind - 0.25) - 0.065) + np.zeros_like(canvas.y), POST_GREY)
+        y = draw(1, 0.4, 0.6) + still
     elif motion == "fade":
-        level = (draw(3, 0.2, 0.28) + draw(4, 0.65, 0.72) * (1 - u))[..., None]
+        level = (draw(3, 0.1, 0.16) + draw(4, 0.8, 0.84) * (1 - u))[..., None]
         canvas.rgb += level * DUSK
-        light = 0.55 + 0.45 * level
+        light = 0.5 + 0.5 * level
     elif motion == "meet":
         r = draw(2, 0.14, 0.16) + still
-        x = draw(0, 0.46, 0.54) + still
-        gap = draw(3, 0.36, 0.4) - draw(4, 0.21, 0.25) * u
-        for side in (-1.0, 1.0):
-            hx = np.full_like(still, -side)
-            canvas.lay(_trail(canvas, x + side * gap, y, r, hx, still, 0.3), colour)
-        for side in (-1.0, 1.0):
-            canvas.lay(canvas.cover(_shape_distance(canvas, kind, x + side * gap, y, r, still)), colour)
-        return canvas.rgb
+        x = draw(0, 0.47, 0.53) + still
+        gap = draw(3, 0.32, 0.34) - draw(4, 0.16, 0.18) * u
+        sides = (-gap, gap)
 
-    canvas.lay(canvas.cover(_shape_distance(canvas, kind, x, y, r, angle)), colour * light)
-    if motion == "turn":
-        nose_x, nose_y = x + 0.62 * r * np.sin(angle), y - 0.62 * r * np.cos(angle)
-        canvas.lay(canvas.cover(np.hypot(canvas.x - nose_x, canvas.y - nose_y) - 0.42 * r), WHITE)
+    for side in sides:
+        canvas.lay(canvas.cover(_shape_distance(canvas, kind, x + side, y, r)), colour * light)
     return canvas.rgb

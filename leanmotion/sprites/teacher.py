@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel, UNetMotionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from leanmotion.ranks import ranks
 from leanmotion.sprites.autoencoder import encode, rendered_clips, train_autoencoder
 from leanmotion.sprites.joint import train_joint
 from leanmotion.sprites.networks import CaptionedVideo, new_adapter, new_scheduler, new_unet, plain_unet
@@ -69,6 +70,7 @@ def train_teacher(base: Path, adapter: Path, recipe: Recipe, scratch: Path) -> N
         assert isinstance(unet, UNetMotionModel)
         networks = CaptionedVideo(new_text_encoder(tokenizer, recipe), unet)
     networks = train_joint(latents, repeated, tokenizer, networks, recipe, scratch)
+    ranks().dismiss()
     save_base(base, vae, networks.text_encoder, tokenizer, plain_unet(networks.unet, recipe), recipe)
     save_adapter(adapter, networks.unet)
 
@@ -79,7 +81,9 @@ def cached_latents(
     """Scaled latents float32 [clips, frames, 4, h, w] of the training clips, and the caption of each."""
     path = scratch / "latents.pt"
     repeated = [caption for caption in captions for _ in range(recipe.clips_per_caption)]
-    if path.exists():
+    found = path.exists()
+    ranks().wait()  # or one rank would find what another is about to write
+    if found:
         return torch.load(path, weights_only=True), repeated
     parts = []
     for i, caption in enumerate(captions):
@@ -87,5 +91,6 @@ def cached_latents(
         clips, _ = rendered_clips([caption], recipe.clips_per_caption, first_seed, recipe)
         parts.append(encode(vae, clips))
     latents = torch.cat(parts)
-    torch.save(latents, path)
+    if ranks().main:
+        torch.save(latents, path)
     return latents, repeated
