@@ -5,8 +5,11 @@ prompts with a seed each, decoding is batched too, and a value that is not finit
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +52,7 @@ class Sampler:
         self.pipeline = place(pipeline, device)
         self.settings = settings
         self.device = device
+        self._tokenizing = Lock()  # a tokenizer that pads must not be asked from two threads
         self.scheduler = make_scheduler(pipeline.scheduler, settings.scheduler)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.eval().requires_grad_(False)
@@ -82,6 +86,27 @@ class Sampler:
         """
         # Bytes are promised for a fixed batch size only: kernels choose their blocking by it.
         padded = [*requests, *[requests[-1]] * (self.settings.chunk - len(requests))]
+        # Of each share, which is padded alike, the clips that were asked for.
+        size = len(padded) // self._lanes()
+        shares = [(padded[i : i + size], requests[i : i + size]) for i in range(0, len(padded), size)]
+        if len(shares) == 1:
+            return self._drawn(*shares[0])
+        with _one_thread_a_call(), ThreadPoolExecutor(len(shares)) as pool:
+            return torch.cat(list(pool.map(self._drawn, *zip(*shares, strict=True))))
+
+    def _lanes(self) -> int:
+        """How many shares of a chunk are drawn side by side, each on a core of its own.
+
+        Small networks leave cores idle that share a call. Hooks may keep state from call to call, and compilers too.
+        """
+        lanes, on_cpu = torch.get_num_threads(), torch.device(self.device).type == "cpu"
+        if lanes == 1 or self.settings.chunk % lanes or self.settings.torch_compile or not on_cpu:
+            return 1
+        watched = any(m._forward_hooks or m._forward_pre_hooks for m in self.pipeline.unet.modules())
+        return 1 if watched else lanes
+
+    @torch.inference_mode()
+    def _drawn(self, padded: Sequence[Request], requests: Sequence[Request]) -> Float[Tensor, "clips frames 3 h w"]:
         latents = self._denoise(padded)
         _require_finite(latents, requests, "latents")
         pictures = self._decode(latents)
@@ -94,23 +119,25 @@ class Sampler:
 
     def _denoise(self, requests: Sequence[Request]) -> Float[Tensor, "clips channels frames height width"]:
         guided = self.settings.guidance > 1
-        texts = encode_prompts(self.pipeline, [r.prompt for r in requests])
-        if guided:
-            texts = torch.cat([encode_prompts(self.pipeline, [r.negative for r in requests]), texts])
+        with self._tokenizing:
+            texts = encode_prompts(self.pipeline, [r.prompt for r in requests])
+            if guided:
+                texts = torch.cat([encode_prompts(self.pipeline, [r.negative for r in requests]), texts])
         texts = texts.repeat_interleave(self.settings.frames, dim=0)
         generators = [torch.Generator("cpu").manual_seed(r.seed) for r in requests]
         shape = latent_shape(self.pipeline, self.settings)
         noise = torch.stack([torch.randn(shape, generator=g, dtype=torch.float32) for g in generators])
-        self.scheduler.set_timesteps(self.settings.steps, device=self.device)
-        latents = noise.to(self.device, texts.dtype) * self.scheduler.init_noise_sigma
-        extra = {"generator": generators} if "generator" in _step_arguments(self.scheduler) else {}
-        for timestep in self.scheduler.timesteps:
-            sample = self.scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)  # of this batch alone: it counts steps
+        scheduler.set_timesteps(self.settings.steps, device=self.device)
+        latents = noise.to(self.device, texts.dtype) * scheduler.init_noise_sigma
+        extra = {"generator": generators} if "generator" in _step_arguments(scheduler) else {}
+        for timestep in scheduler.timesteps:
+            sample = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, timestep)
             prediction = self.pipeline.unet(sample, timestep, encoder_hidden_states=texts, return_dict=False)[0]
             if guided:
                 without, with_text = prediction.chunk(2)
                 prediction = without + self.settings.guidance * (with_text - without)
-            latents = self.scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
+            latents = scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
         return latents
 
     def _decode(
@@ -182,6 +209,17 @@ def make_scheduler(base: Any, name: str) -> Any:
     return diffusers.EulerDiscreteScheduler.from_config(
         base.config, timestep_spacing="trailing", beta_schedule="linear"
     )
+
+
+@contextmanager
+def _one_thread_a_call() -> Iterator[None]:
+    """Kernels called inside, from any thread, keep to their own core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _step_arguments(scheduler: Any) -> Sequence[str]:

@@ -19,6 +19,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 torch.set_num_threads(1)
 
 
+LONGEST = ("test_pipeline.py", "test_kills.py", "test_stages.py")
+"""Files that take minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: begun last, one of them would keep one process busy while others are through."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def make_unet():
     """`make_unet(levels=4, layers=2, seed=0, mid=True)` -> a new tiny `UNetMotionModel` with random motion blocks."""

@@ -50,9 +50,10 @@ def test_probes_are_counted_as_they_are_made(settings: Settings) -> None:
 
 def test_bytes_follow_frames(settings: Settings) -> None:
     raw, low, high = video_bytes(settings)
-    assert raw == sum(clips_to_draw(settings).values()) * 8 * 64 * 64 * 3
+    drawn = settings.sampling
+    assert raw == sum(clips_to_draw(settings).values()) * drawn.frames * drawn.height * drawn.width * 3
     assert low < high == raw / 2 * COPIES
-    twice = video_bytes(changed(settings, "sampling", frames=16))
+    twice = video_bytes(changed(settings, "sampling", frames=2 * drawn.frames))
     assert twice[0] == 2 * raw
 
 

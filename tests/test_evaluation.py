@@ -122,12 +122,12 @@ def test_a_missing_arm_or_split_is_named(features) -> None:
 
 def test_accuracies_by_hand() -> None:
     """Four clips: colour read right in 4, shape in 3, motion in 2."""
-    prompts = ["a red circle moves left", "a red circle turns", "a blue square grows", "two green triangles meet"]
+    prompts = ["a red ring falls", "a red ring bounces", "a blue square grows", "two green triangles meet"]
     labels = [
-        ["red", "circle", "left"],
-        ["red", "circle", "none"],
-        ["blue", "square", "turn"],
-        ["green", "circle", "meet"],
+        ["red", "ring", "fall"],
+        ["red", "ring", "none"],
+        ["blue", "square", "bounce"],
+        ["green", "ring", "meet"],
     ]
     rows = pd.DataFrame({"prompt": prompts, "labels": labels})
     found = accuracies(rows, 0.9)
@@ -141,7 +141,7 @@ def test_accuracies_by_hand() -> None:
 
 def test_no_accuracies_without_heads_or_captions() -> None:
     keys = ["colour_accuracy", "shape_accuracy", "motion_accuracy", "motion_accuracy_low", "motion_accuracy_high"]
-    headless = pd.DataFrame({"prompt": ["a red circle turns"], "labels": [[]]})
+    headless = pd.DataFrame({"prompt": ["a red ring bounces"], "labels": [[]]})
     assert accuracies(headless, 0.9) == dict.fromkeys(keys)
-    own = pd.DataFrame({"prompt": ["a red circle turns", "a dog"], "labels": [["red", "circle", "turn"]] * 2})
+    own = pd.DataFrame({"prompt": ["a red ring bounces", "a dog"], "labels": [["red", "ring", "bounce"]] * 2})
     assert accuracies(own, 0.9) == dict.fromkeys(keys)

@@ -71,6 +71,35 @@ def test_equals_the_stock_pipeline(pipeline, guidance: float) -> None:
     assert ours.std() > 1, "an empty picture equals everything"
 
 
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 7.5])
+def test_shares_side_by_side_are_smaller_chunks(pipeline, two_threads, guidance: float) -> None:
+    """Each core draws a share of a chunk: byte for byte what one core draws in chunks of that size."""
+    asked = requests("a dog", "a red cat", "two dogs, at night", "a cat!")
+    together = Sampler(pipeline, sampling(guidance=guidance, chunk=4))(asked)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    assert np.array_equal(Sampler(pipeline, sampling(guidance=guidance, chunk=2))(asked), together)
+
+
+def test_watched_networks_are_called_one_at_a_time(pipeline, two_threads) -> None:
+    sampler = Sampler(pipeline, sampling(chunk=4, steps=2))
+    seen: list[int] = []
+    handle = pipeline.unet.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        sampler(requests("a dog"))
+    finally:
+        handle.remove()
+    assert seen == [4, 4]
+
+
 def test_guidance_reads_the_negative_prompt_and_one_does_not(pipeline) -> None:
     one, other = Request("a dog", "blurry", 3), Request("a dog", "a cat!", 3)
     guided = Sampler(pipeline, sampling(guidance=7.5))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,13 @@ from diffusers import UNetMotionModel
 from leanmotion.extractors import SpritesExtractor, load_extractor
 from leanmotion.removal import without_units
 from leanmotion.sprites.autoencoder import decode, encode, new_autoencoder, standardise
-from leanmotion.sprites.joint import draws_pictures, weakened
+from leanmotion.sprites.joint import closed_blocks, draws_pictures, weakened
 from leanmotion.sprites.networks import new_adapter, new_unet, plain_unet
 from leanmotion.sprites.proof import shares_read, with_intervals
 from leanmotion.sprites.reader import SpriteReader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.renderer import render
-from leanmotion.sprites.training import rate_scale
+from leanmotion.sprites.training import rate_scale, train
 from leanmotion.sprites.vocabulary import byte_pairs, new_tokenizer
 from leanmotion.sprites.world import (
     COLOURS,
@@ -54,7 +55,7 @@ def centroid(clips: np.ndarray, axis: str) -> np.ndarray:
 
 def test_captions_round_trip() -> None:
     captions = all_captions()
-    assert len(set(captions)) == len(COLOURS) * len(SHAPES) * len(MOTIONS) == 120
+    assert len(set(captions)) == len(COLOURS) * len(SHAPES) * len(MOTIONS) == 96
     assert [parse_caption(caption) for caption in captions] == all_scenes()
     names = label_names()
     for scene in all_scenes():
@@ -63,9 +64,7 @@ def test_captions_round_trip() -> None:
     assert names["motion"][-1] == NO_MOTION
 
 
-@pytest.mark.parametrize(
-    "caption", ["", "a red circle", "a pink circle turns", "a red circle turns ", "A red circle turns"]
-)
+@pytest.mark.parametrize("caption", ["", "a red ring", "a pink ring falls", "a red ring falls ", "A red ring falls"])
 def test_other_captions_are_refused(caption: str) -> None:
     with pytest.raises(ValueError, match="not a caption"):
         parse_caption(caption)
@@ -73,7 +72,7 @@ def test_other_captions_are_refused(caption: str) -> None:
 
 def test_held_out_captions_are_balanced_and_apart() -> None:
     held_out = [parse_caption(caption) for caption in held_out_captions()]
-    assert len(set(held_out)) == 20
+    assert len(set(held_out)) == 16
     assert not {scene.caption for scene in held_out} & set(training_captions())
     for motion in MOTIONS:
         assert sum(scene.motion == motion for scene in held_out) == 2
@@ -97,7 +96,7 @@ def test_a_clip_depends_on_its_own_caption_and_seed_only() -> None:
 @pytest.mark.parametrize("frames", [8, 11, 16])
 @pytest.mark.parametrize("size", [32, 64])
 def test_more_frames_sample_the_same_motion_finer(frames: int, size: int) -> None:
-    captions = [Scene("red", "circle", motion).caption for motion in MOTIONS]
+    captions = [Scene("red", "ring", motion).caption for motion in MOTIONS]
     seeds = list(range(len(captions)))
     clips = render(captions, seeds, frames=frames, size=size)
     assert clips.shape == (len(captions), frames, size, size, 3)
@@ -105,24 +104,38 @@ def test_more_frames_sample_the_same_motion_finer(frames: int, size: int) -> Non
     assert np.array_equal(clips[:, [0, -1]], shortest)
 
 
-@pytest.mark.parametrize(
-    ("motion", "axis", "sign"), [("left", "x", -1), ("right", "x", 1), ("up", "y", -1), ("down", "y", 1)]
-)
-def test_sprites_go_where_captions_say(motion: str, axis: str, sign: int) -> None:
+@pytest.mark.parametrize(("motion", "axis"), [("slide", "x"), ("fall", "y")])
+def test_sprites_go_where_captions_say(motion: str, axis: str) -> None:
     captions = [scene.caption for scene in all_scenes() if scene.motion == motion and scene.colour != "blue"]
-    steps = sign * np.diff(centroid(render(captions, range(len(captions))), axis), axis=1)
-    assert (steps > 0.01).all()
+    along = np.diff(centroid(render(captions, range(len(captions))), axis), axis=1)
+    across = np.diff(centroid(render(captions, range(len(captions))), "y" if axis == "x" else "x"), axis=1)
+    # In picture widths; across, antialiasing moves a centroid by less than half a pixel of 48.
+    assert (along > 0.03).all() and (np.abs(across) < 0.01).all()
 
 
-def test_the_way_it_moves_is_visible_in_one_frame() -> None:
-    left, right = (render([Scene("red", "circle", m).caption] * 4, range(4)).astype(float) for m in ("left", "right"))
-    # The trail: dim red, on the side that the sprite came from.
-    for clips, sign in ((left, 1), (right, -1)):
-        red = clips[:, 4, ..., 0] / 255
-        columns = np.arange(red.shape[-1])
-        dim, bright = (red > 0.1) & (red < 0.6), red > 0.8
-        offset = [np.mean(np.where(d)[1]) - np.mean(np.where(b)[1]) for d, b in zip(dim, bright, strict=True)]
-        assert len(columns) == 48 and (sign * np.asarray(offset) > 4).all()
+def test_paths_that_need_more_than_neighbouring_frames() -> None:
+    def path(motion: str, axis: str) -> np.ndarray:
+        return centroid(render([Scene("red", shape, motion).caption for shape in SHAPES] * 3, range(9)), axis)
+
+    # 7/8 of a turn in 7 steps: the mean of places an eighth of a turn apart is the middle, and all are as far from it.
+    x, y = path("orbit", "x"), path("orbit", "y")
+    radius = np.hypot(x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True))
+    assert (np.abs(radius - 0.26) < 0.03).all()
+    assert (x[:, 2] > x[:, 6] + 0.4).all() and (y[:, 4] > y[:, 0] + 0.4).all()
+    # Down, up and down again. The floor is darker than what counts as bright.
+    height = np.diff(path("bounce", "y"), axis=1)
+    assert (height[:, 0] > 0).all() and (height[:, 3] < 0).all() and (height[:, -1] > 0).all()
+
+
+def test_a_camera_pans_past_a_thing_that_stays() -> None:
+    clips = render(["the camera pans past a red square"] * 4, range(4)).astype(int)
+    posts = (clips.min(-1) > 150)[:, :, 0]  # the top row: 48 columns
+    for clip in posts:
+        # From frame to frame the posts are where they were, 0.65 / 7 picture widths or 4.5 pixels further to the left.
+        shifts = [max(range(12), key=lambda s: (np.roll(a, -s) & b)[:36].sum()) for a, b in pairwise(clip)]
+        assert set(shifts) <= {4, 5}
+    square = (clips[..., 0] > 200) & (clips[..., 2] < 100)
+    assert (square == square[:, :1]).mean() > 0.99
 
 
 def test_sizes_light_and_partners() -> None:
@@ -141,9 +154,9 @@ def test_sizes_light_and_partners() -> None:
 
 def test_wrong_calls_are_refused() -> None:
     with pytest.raises(ValueError, match="1 captions but 2 seeds"):
-        render(["a red circle turns"], [0, 1])
+        render(["a red ring falls"], [0, 1])
     with pytest.raises(ValueError, match="2 frames"):
-        render(["a red circle turns"], [0], frames=1)
+        render(["a red ring falls"], [0], frames=1)
 
 
 def test_every_word_is_one_token() -> None:
@@ -165,7 +178,7 @@ def test_reader_shapes_and_round_trip(tmp_path, frames: int, size: int) -> None:
     assert {head: tuple(v.shape) for head, v in logits.items()} == {
         "colour": (3, 4),
         "shape": (3, 3),
-        "motion": (3, 11),
+        "motion": (3, 9),
     }
     reader.save(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["labels"] == label_names()
@@ -214,13 +227,40 @@ def test_pictures_are_drawn_without_motion_modules() -> None:
     assert block_ids(unet) == blocks and len(blocks) == 21
 
 
+def test_blocks_of_small_maps_come_first() -> None:
+    recipe = replace(Recipe(), joint_steps=100, image_steps=10, image_every=4, motion_from=(0.5, 0.2, 0.0, 0.0))
+    blocks = ["down_0_0", "down_1_1", "down_2_0", "down_3_0", "mid_0", "up_0_2", "up_1_0", "up_2_1", "up_3_2"]
+    small = ["down_2_0", "down_3_0", "mid_0", "up_0_2", "up_1_0"]
+    taking_part = {step: [b for b in blocks if b not in closed_blocks(step, blocks, recipe)] for step in range(100)}
+    assert taking_part[9] == taking_part[12] == [] and taking_part[11] == taking_part[19] == small
+    assert set(taking_part[21]) == set(taking_part[49]) == {*small, "down_1_1", "up_2_1"}
+    assert taking_part[50] == taking_part[99] == blocks
+
+
+def test_a_step_is_the_mean_of_its_parts(tmp_path) -> None:
+    seen: list[float] = []
+
+    def loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        seen.append(float(torch.rand((), generator=generator)))
+        return model.weight.sum() * seen[-1]
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    train("parts", model, 0.0, loss, steps=3, recipe=replace(Recipe(), parts=2), scratch=tmp_path)
+    assert len(set(seen)) == 6
+    assert model.weight.grad is not None
+    assert float(model.weight.grad) == pytest.approx((seen[4] + seen[5]) / 2, rel=1e-6)
+    # A run that is through is not repeated; a longer one goes on with the draws of a run that never stopped.
+    train("parts", model, 0.0, loss, steps=4, recipe=replace(Recipe(), parts=2), scratch=tmp_path)
+    assert len(seen) == 8 and len(set(seen)) == 8
+
+
 def test_standard_latents_reconstruct_as_before() -> None:
     recipe = replace(Recipe(), vae_channels=(8, 8, 8))
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
         vae = new_autoencoder(recipe).eval()
     vae.register_to_config(scaling_factor=1.0)
-    clips = torch.from_numpy(render(all_captions()[::9], range(14), size=48)).permute(0, 1, 4, 2, 3)
+    clips = torch.from_numpy(render(all_captions()[::9], range(11), size=48)).permute(0, 1, 4, 2, 3)
     before = encode(vae, clips)
     pictures = decode(vae, before)
     standardise(vae, before.mean((0, 1, 3, 4)), before.std((0, 1, 3, 4)))
@@ -257,6 +297,6 @@ def test_the_committed_reader_reads_what_is_rendered() -> None:
     captions = held_out_captions()
     clips = render(captions, range(len(captions)))
     assert shares_read(reader, clips, captions) == {"colour": 1.0, "shape": 1.0, "motion": 1.0}
-    # Frames in a random order show no motion of the world; bouncing and turning survive a shuffle now and then.
+    # Frames in a random order show no motion of the world.
     order = np.random.default_rng(0).permutation(clips.shape[1])
     assert shares_read(reader, clips[:, order], captions)["motion"] < 0.5

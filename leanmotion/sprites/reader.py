@@ -79,7 +79,7 @@ class SpriteReader(nn.Module):
         place = torch.stack(torch.meshgrid(axis, axis, indexing="ij")).expand(len(x), 2, size, size)
         x = self.picture(torch.cat([x, place], 1))
         # The mean tells how much there is, the maximum whether it is there at all. Maxima are taken frame by frame:
-        # over the mean of frames, what moves is smeared and circles look like squares.
+        # over the mean of frames, what moves is smeared and shapes look alike.
         seen = x.amax((2, 3)).unflatten(0, (n, f)).mean(1)
         x = self.time(x.unflatten(0, (n, f)).transpose(1, 2))
         x = torch.cat([x.mean((2, 3, 4)), x.amax((3, 4)).mean(2), seen], 1)
