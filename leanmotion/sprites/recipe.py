@@ -46,11 +46,11 @@ class Recipe:
     clips_per_caption: int = 64
     # By level, large maps first: from which share of the steps on its motion modules take part. What the small maps
     # have learnt to do by then, the large ones need not do.
-    motion_from: tuple[float, ...] = (0.5, 0.2, 0.0, 0.0)
+    motion_from: tuple[float, ...] = (0.5, 0.23, 0.0, 0.0)
     image_steps: int = 400
     image_batch: int = 64
     image_every: int = 4
-    joint_steps: int = 6400
+    joint_steps: int = 5600
     motion_batch: int = 8
     rate: float = 3e-3
     caption_dropout: float = 0.05
