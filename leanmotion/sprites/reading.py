@@ -41,17 +41,17 @@ def disordered(clips: Tensor, partners: Tensor, generator: torch.Generator) -> T
         [frames, 3, h, w].
     """
     frames = len(clips)
-    kind = int(torch.randint(6, (), generator=generator))
-    if kind == 3:
+    kind = int(torch.randint(5, (), generator=generator))
+    if kind == 2:
         return clips[int(torch.randint(frames, (), generator=generator))].expand_as(clips)
-    if kind == 4:
+    if kind == 3:
         return clips[torch.randperm(frames, generator=generator)]
-    if kind == 5:
+    if kind == 4:
         return clips.flip(0)
+    # Unrelated pictures at unrelated times. At the times of a clip they would show its motion, if a wobbling one: paths
+    # differ little.
     which = torch.randint(len(partners), (frames,), generator=generator)
-    # Unrelated pictures at unrelated times, or at the times of a clip: either is what a generator without motion gives.
-    when = torch.randint(frames, (frames,), generator=generator) if kind < 2 else torch.arange(frames)
-    return partners[which, when]
+    return partners[which, torch.randint(frames, (frames,), generator=generator)]
 
 
 def train_reader(vae: AutoencoderKL, recipe: Recipe, scratch: Path) -> SpriteReader:
