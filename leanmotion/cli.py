@@ -10,7 +10,7 @@ import typer
 from leanmotion.errors import LeanmotionError
 from leanmotion.stage import guarded
 
-_HELP = r"""The pipeline itself is `dvc repro`; these commands stand around it.
+_HELP = """The pipeline itself is `dvc repro`; these commands stand around it.
 
 Run them in the project's folder. An error takes one line, and the exit code is 2.
 
@@ -30,7 +30,7 @@ def check(
     params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
     measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
 ) -> None:
-    r"""Check settings, weight files and prompts; say what a whole run draws, stores and takes.
+    """Check settings, weight files and prompts; say what a whole run draws, stores and takes.
 
     Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages, weights and
     extractor are opened, free disk is set beside what videos will take. With --measure one chunk of clips is drawn
@@ -87,7 +87,9 @@ def plan() -> None:
     """
     from leanmotion.plan import lines
     from leanmotion.plan import plan as ask
+    from leanmotion.settings import load_settings
 
+    load_settings()  # what would run under wrong settings is their error, in one line
     print("\n".join(lines(ask())))
 
 
@@ -140,7 +142,7 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
 ) -> None:
-    r"""Draw one clip with a pruned adapter.
+    """Draw one clip with a pruned adapter.
 
     \b
     leanmotion generate --prompt "two red triangles meet" -o clip.gif
@@ -182,7 +184,7 @@ def show(
     ] = None,
     fps: Annotated[int, typer.Option(min=1, max=60, help="of a .gif or .mp4")] = 8,
 ) -> None:
-    r"""Print an artefact as a table; of a video table, write its clips as a contact sheet or side by side.
+    """Print an artefact as a table; of a video table, write its clips as a contact sheet or side by side.
 
     \b
     leanmotion show data/ranking.parquet
@@ -191,6 +193,8 @@ def show(
     """
     from leanmotion.tables import artefact_of, read_table, table_meta
 
+    if artefact.suffix != ".parquet":
+        raise LeanmotionError(f"{artefact}: show takes .parquet artefacts; open a page in a browser, JSON as text")
     name = artefact_of(artefact)
     if out is not None:
         if name != "videos":

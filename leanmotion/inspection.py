@@ -79,11 +79,10 @@ def check_adapter(settings: Settings) -> int:
 def _check_blocks(listed: list[str], present: list[str]) -> None:
     missing = [block for block in present if block not in listed]
     unknown = [block for block in listed if block not in present]
-    if unknown:
-        hint = did_you_mean(unknown[0], present)
-        raise LeanmotionError(f"teacher.blocks: the model has no {', '.join(unknown)}{hint}: remove them")
-    if missing:
-        raise LeanmotionError(f"teacher.blocks lacks {', '.join(missing)} of the model: list all its blocks")
+    wrong = [f"has no {', '.join(unknown)}{did_you_mean(unknown[0], present)}"] if unknown else []
+    wrong += [f"has {', '.join(missing)} too"] if missing else []
+    if wrong:
+        raise LeanmotionError(f"teacher.blocks: the model {' and '.join(wrong)}: list all its blocks, and no others")
 
 
 def _check_finite(part: str, model: Any) -> None:

@@ -200,6 +200,11 @@ def _reading(found: Results) -> str:
         said.append("*Kept untrained*: training did not bring drawn clips closer to the original's, and was dropped.")
     if found.selection["round"] != "base":
         said.append(f"The stop rule: {found.selection['reason']}")
+        low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
+        said.append(
+            f"On the report split, by which nothing is chosen, its excess is {value:.0%} [{low:.0%}, {high:.0%}]: the "
+            f"interval is what {found.selection['original_videos']} clips tell."
+        )
     if (tau := found.ranking.get("split_half_tau")) is not None:
         said.append(f"The split-half Kendall tau of the ranking is {tau:.2f}.")
     return " ".join(said)

@@ -98,7 +98,7 @@ def select(rows: Sequence[RoundEvidence], rule: Rule, allowance: float, confiden
     # A comparison with NaN is false: a round whose measure failed is outside.
     inside = [sign * value <= sign * allowance for value in values]
     end = "the interval's worse end" if confident else "the measured value"
-    what = f"{name} ({end})"
+    what = f"{name} on the select split ({end})"
     limit = f"the {'floor' if sign < 0 else 'allowance'} of {text(allowance)}"
     if not any(inside):
         closest = min(zip(rounds, values, strict=True), key=lambda p: math.inf if math.isnan(p[1]) else sign * p[1])

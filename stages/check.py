@@ -1,9 +1,10 @@
-"""Check the settings and that every weight file is there, before any work. Its output never changes."""
+"""Check the settings, the adapter and that every weight file is there, before any work. Its output never changes."""
 
 from pathlib import Path
 
 from leanmotion import stage
 from leanmotion.features import open_extractor
+from leanmotion.inspection import check_adapter
 from leanmotion.prompts import load_prompts
 from leanmotion.settings import load_settings
 from leanmotion.tables import write_text
@@ -14,6 +15,7 @@ def main(params: Path = Path("params.yaml"), out: Path = Path("data/check.json")
     """Refuse wrong settings and missing files in one line; write the same constant file whenever all is well."""
     settings = load_settings(params)
     weight_files(settings.teacher)
+    check_adapter(settings)
     load_prompts(settings.prompts.source)
     open_extractor(settings)
     write_text(out, '{"settings": "valid", "weights": "present"}\n')
