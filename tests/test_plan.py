@@ -67,6 +67,10 @@ def test_a_changed_setting_names_its_stage_and_what_is_behind(project: Path, mon
     assert sorted(planned.behind) == ["part@a", "part@b"]
     monkeypatch.chdir(project)
     before = (project / "dvc.lock").read_bytes()
+    refused = CliRunner().invoke(app, ["plan"])
+    assert refused.exit_code == 2 and "would run" not in refused.output
+    # This project's settings are its own.
+    monkeypatch.setattr("leanmotion.settings.load_settings", lambda: None)
     result = CliRunner().invoke(app, ["plan"])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
