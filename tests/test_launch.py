@@ -22,7 +22,7 @@ from leanmotion.errors import LeanmotionError
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "tests/spread.py"
 TWO = ROOT / "configs/accelerate-2cpu.yaml"
-HEAVY = {"generate", "ablate", "probe", "render", "embed", "clips", "distill"}
+HEAVY = {"generate", "ablate", "probe", "render", "embed", "clips", "distill", "teacher", "extractor"}
 
 pytestmark = pytest.mark.timeout(600)
 
