@@ -61,7 +61,7 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
     one, two = (seconds(settings, Speed(s, 0, "cpu")) for s in (1.0, 2.0))
     assert two == {stage: pytest.approx(2 * value) for stage, value in one.items()}
     assert one["ablate"] == clips_to_draw(settings)["ablate"]
-    # All rounds but the one that deletes every block have something left to train; 10 UNet calls a clip without guidance, 20 with it.
+    # All rounds but the one that deletes every block have something to train; 10 UNet calls a clip, 20 with guidance.
     d = settings.distillation
     rounds = sum(r.count < 21 for r in settings.rounds.values())
     assert rounds == len(settings.rounds) - 1
