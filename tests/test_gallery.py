@@ -68,3 +68,15 @@ def test_show_writes_what_the_suffix_says(run: Run, tmp_path: Path, monkeypatch:
     assert done.exit_code == 0 and "ranking: 7 rows" in done.stdout
     done = CliRunner().invoke(app, ["show", str(run.data / "ranking.parquet"), "-o", "b.png"])
     assert done.exit_code == 2 and not Path("b.png").exists()
+
+
+@pytest.mark.parametrize("name", ["report.html", "selection.json"])
+def test_show_does_not_advise_to_delete_what_is_no_table(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    done = CliRunner().invoke(app, ["show", str(tmp_path / name)])
+    assert done.exit_code == 2 and "delete" not in done.output
+
+
+def test_help_keeps_lines_apart_without_showing_how() -> None:
+    for command in ([], ["check"], ["generate"], ["show"]):
+        assert "\\b" not in CliRunner().invoke(app, [*command, "--help"]).output

@@ -20,7 +20,7 @@ from tiny import tiny_settings
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.estimate import clips_to_draw
-from leanmotion.inspection import inspect_teacher
+from leanmotion.inspection import check_adapter, inspect_teacher
 from leanmotion.original import load_adapter, original_state
 from leanmotion.prompts import load_prompts
 from leanmotion.sampling import Request, Sampler, make_scheduler
@@ -286,3 +286,20 @@ def test_the_hub_ids_of_the_presets() -> None:
         "animatelcm": "wangfuyun/AnimateLCM",
         "animatediff-lightning-4step": lightning,
     }
+
+
+def test_one_line_names_the_unknown_and_the_missing_blocks() -> None:
+    settings = load_settings(ROOT / "params.yaml")
+    local = {"adapter": str(ROOT / settings.teacher.adapter), "base": str(ROOT / settings.teacher.base)}
+
+    def listing(blocks: list[str]) -> Settings:
+        teacher = settings.teacher.model_copy(update={**local, "blocks": blocks})
+        return settings.model_copy(update={"teacher": teacher})
+
+    present = settings.teacher.blocks
+    assert check_adapter(listing(present)) == len(present)
+    with pytest.raises(LeanmotionError) as caught:
+        check_adapter(listing(["up_3_3" if block == "up_3_2" else block for block in present]))
+    assert "has no up_3_3 (did you mean 'up_3_2'?) and has up_3_2 too: list all its blocks" in str(caught.value)
+    with pytest.raises(LeanmotionError, match="the model has down_0_0 too: list all"):
+        check_adapter(listing(present[1:]))
