@@ -1,8 +1,9 @@
 """Our sampling against a plain loop over the stock pipeline; the ablation sweep against the script a user would write.
 
 Same weights, seeds, threads, steps, guidance and dtype, all in one process, all warm, turn by turn; the least of the
-repeats counts. Pictures are held to 1e-4 in float32; where they miss it, the script says so at its end and
-fails. In float64 it tells rounding, which another batch size changes and the steps let grow, from another computation.
+repeats counts. In float32, pictures are held to 1e-4 of those that the stock pipeline draws one prompt at a time: where
+they miss it, the script says so at its end and fails. The stock pipeline's own batches are timed, and their distance is
+shown, not held: they differ from its single prompts. In float64 all is held to be the same computation.
 
 Run from the repo's root: `python benchmarks/sampling.py`. It takes the teacher and the sampling of params.yaml;
 `--clips 2 --blocks 1 --chunk 2` only shows that it works.
@@ -31,6 +32,9 @@ from leanmotion.settings import Sampling, Settings, load_settings
 from leanmotion.stage import quiet_libraries
 from leanmotion.teacher import load_pipeline
 from leanmotion.variants import device
+
+_LOOP = "stock, one prompt at a time"
+"""A user's loop, to which ours is held."""
 
 Pictures = np.ndarray
 """float32 [clips, frames, 3, height, width] in [0, 1]."""
@@ -75,14 +79,14 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def compare_sampling(settings: Settings, requests: Sequence[Request], repeats: int) -> list[str]:
-    """Print seconds a clip of the three ways, and how far their pictures are apart; returns a line for each too far."""
+    """Print seconds a clip of the three ways, and how far their pictures are apart; returns a line where ours miss."""
     sampling = settings.sampling
     pipeline = load_pipeline(settings.teacher)
     pipeline.set_progress_bar_config(disable=True)
     sampler = Sampler(pipeline, sampling, device())
     pipeline.scheduler = make_scheduler(pipeline.scheduler, sampling.scheduler)
     ways: dict[str, Callable[[], Pictures]] = {
-        "stock, one prompt at a time": lambda: stock(pipeline, requests, sampling, 1),
+        _LOOP: lambda: stock(pipeline, requests, sampling, 1),
         f"stock, {sampling.chunk} at a time": lambda: stock(pipeline, requests, sampling, sampling.chunk),
         f"leanmotion, {sampling.chunk} at a time": lambda: ours(sampler, requests),
     }
@@ -109,7 +113,7 @@ def compare_sampling(settings: Settings, requests: Sequence[Request], repeats: i
             f"| {(off > 1e-4).mean():.1e} |"
         )
         # Half precision rounds at 1e-3: there only the embedded default's float32 is held to it.
-        if settings.teacher.dtype == "float32" and not off.max() <= 1e-4:
+        if name == _LOOP and settings.teacher.dtype == "float32" and not off.max() <= 1e-4:
             missed.append(f"{name}: pictures differ by {off.max():.1e}, more than 1e-4")
     if device() == "cpu":
         hold_equal(pipeline, requests[:2], sampling)

@@ -79,11 +79,13 @@ def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
     """
     found = {stage: n * speed.clip_seconds for stage, n in clips_to_draw(settings).items()}
     calls = settings.sampling.steps * (2 if settings.sampling.guidance > 1 else 1)
-    training = sum(r.count < len(settings.teacher.blocks) for r in settings.rounds.values())
     how = settings.distillation
+    # A round that leaves no block, or has no steps, trains nothing.
+    left = [r for r in settings.rounds.values() if r.count < len(settings.teacher.blocks)]
+    budgets = [steps for r in left if (steps := how.steps if r.steps is None else r.steps)]
     # Trajectories under guidance show each clip with both prompts; validation draws with three sets of weights.
-    shown = 4 * how.steps * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
-    return found | {"distill": training * (shown / calls + 3 * how.validation) * speed.clip_seconds}
+    shown = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
+    return found | {"distill": (shown / calls + 3 * how.validation * len(budgets)) * speed.clip_seconds}
 
 
 def duration(value: int | float) -> str:

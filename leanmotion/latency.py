@@ -24,10 +24,24 @@ def latency_rows(pipeline: Any, settings: Settings) -> list[dict[str, Any]]:
     return _measured(pipeline, settings, {FULL: (), **{block: (block,) for block in blocks}, NONE: tuple(blocks)})
 
 
-def round_latency_rows(pipeline: Any, settings: Settings, rounds: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """The same for each round's deletions. Time does not depend on the values of weights: the original's serve."""
-    blocks = block_ids(pipeline.unet)
-    return _measured(pipeline, settings, {FULL: (), **{k: tuple(v) for k, v in rounds.items()}, NONE: tuple(blocks)})
+def round_latency_rows(
+    pipeline: Any, settings: Settings, rounds: Mapping[str, Sequence[str]], profile: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Artefact `latency`: the same for each round's deletions, beside what single removals foretold.
+
+    Time does not depend on the values of weights: the original's serve.
+
+    Args:
+        pipeline: of the original.
+        settings: all settings.
+        rounds: round -> blocks that are gone after it.
+        profile: block -> share of a call that its removal alone saves (`saving_fraction` of artefact `profile`).
+    """
+    variants = {FULL: (), **{k: tuple(v) for k, v in rounds.items()}, NONE: tuple(block_ids(pipeline.unet))}
+    rows = _measured(pipeline, settings, variants)
+    # Shares, not seconds: the two stages run minutes apart, and a machine's clock moves by a fifth in between.
+    call = rows[0]["seconds"]
+    return [{**row, "predicted": call * sum(profile[block] for block in variants[row["variant"]])} for row in rows]
 
 
 def _measured(pipeline: Any, settings: Settings, variants: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -172,7 +172,7 @@ def read_seconds(latency: Path) -> dict[str, float]:
     """Round -> measured time of a UNet call; `base` is the original, `none` has no motion module."""
     from leanmotion.tables import read_frame
 
-    rows = read_frame(latency, "profile")
+    rows = read_frame(latency, "latency")
     return {
         "base" if name == "full" else str(name): float(value)
         for name, value in zip(rows["variant"], rows["seconds"], strict=True)

@@ -36,11 +36,12 @@ _FINISHED = "finished"
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What a round deletes. `removed`: all blocks gone after it, in the model's order."""
+    """What a round deletes. `removed`: all blocks gone after it, in the model's order; `steps`: its own budget."""
 
     name: str
     previous: Student
     removed: tuple[str, ...]
+    steps: int | None = None
 
 
 def plan_round(settings: Settings, name: str, previous: Student, order_file: Path, *, again: bool = False) -> RoundPlan:
@@ -64,7 +65,8 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
         raise LeanmotionError(f"{order_file}: teacher.blocks has no {unknown[0]}: `dvc repro rank`")
     if not again and (brought_back := sorted(set(previous.removed) - wanted)):
         raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
-    return RoundPlan(name, previous, tuple(b for b in settings.teacher.blocks if b in wanted))
+    removed = tuple(b for b in settings.teacher.blocks if b in wanted)
+    return RoundPlan(name, previous, removed, settings.rounds[name].steps)
 
 
 def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Path, out: Path) -> list[dict[str, Any]]:
@@ -91,15 +93,15 @@ def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Pa
             raise LeanmotionError(f"validation distance is {before} before training, {after} after: check the weights")
         validation.update(distance_before=before, distance_after=after)
 
-    together = ranks()
-    progress = Progress(f"distil {plan.name}", settings.distillation.steps, "step")
+    together, how = ranks(), distillation_settings(settings, plan.steps)
+    progress = Progress(f"distil {plan.name}", how.steps, "step")
     with _named(plan.name), closing(progress), recomputed(student):
         rows = distil(
             student.to(device()),  # pyright: ignore[reportArgumentType]
             teacher,
             diffusers.DDPMScheduler.from_config(pipeline.scheduler.config),
             source,
-            distillation_settings(settings),
+            how,
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=scratch,
             progress=lambda row: progress.update(1),
@@ -161,9 +163,11 @@ def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
     return Drawing(made, sampling.steps, sampling.guidance, settings.prompts.negative if sampling.guidance > 1 else "")
 
 
-def distillation_settings(settings: Settings) -> DistillationSettings:
-    """The library's settings from those of params.yaml: same names."""
+def distillation_settings(settings: Settings, steps: int | None = None) -> DistillationSettings:
+    """The library's settings from those of params.yaml: same names. `steps`: a budget that is not the setting's."""
     values = settings.distillation.model_dump()
+    if steps is not None:
+        values["steps"] = steps
     if isinstance(values["trainable"], list):
         values["trainable"] = tuple(values["trainable"])
     return DistillationSettings(**values)

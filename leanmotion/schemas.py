@@ -9,6 +9,18 @@ def _schema(**fields: pa.DataType) -> pa.Schema:
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _TEXTS = pa.list_(pa.string())
+_TIMES = {
+    "variant": _TEXT,
+    "blocks": _INT,
+    "parameters": _INT,
+    "macs": _INT,
+    "rounds": _INT,
+    "seconds": _REAL,
+    "saving": _REAL,
+    "saving_low": _REAL,
+    "saving_high": _REAL,
+    "saving_fraction": _REAL,
+}
 # What a set of clips comes to beside the original's: of rounds and of the study's trials alike.
 _OUTCOME = {
     "excess": _REAL,
@@ -87,18 +99,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         count=_INT,
     ),
     # Measured time of one UNet call: its median, and what is saved against the full UNet (median and quartiles).
-    "profile": _schema(
-        variant=_TEXT,
-        blocks=_INT,
-        parameters=_INT,
-        macs=_INT,
-        rounds=_INT,
-        seconds=_REAL,
-        saving=_REAL,
-        saving_low=_REAL,
-        saving_high=_REAL,
-        saving_fraction=_REAL,
-    ),
+    "profile": _schema(**_TIMES),
+    # The same of each round. `predicted`: the saving in seconds that the single blocks of `profile` add up to.
+    "latency": _schema(**_TIMES, predicted=_REAL),
     # One row a clip: pooled features, and the motion descriptor (temporal differences) of the same frames.
     "features": _schema(
         variant=_TEXT,

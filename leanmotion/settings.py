@@ -132,10 +132,14 @@ class Clips(_Model):
 
 
 class Round(_Model):
-    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher)."""
+    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher).
+
+    `steps`: its budget; `distillation.steps` where it is not given.
+    """
 
     count: Annotated[int, Field(ge=1)]
     from_: RoundId = Field(alias="from")
+    steps: Annotated[int, Field(ge=0)] | None = None
 
 
 class Distillation(_Model):

@@ -74,19 +74,28 @@ def similarity(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def latency(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Measured time of a UNet call, by what is removed; most saved first, the whole UNet above, the ceiling below."""
+    """Measured time of a UNet call, by what is removed; most saved first, the whole UNet above, the ceiling below.
+
+    Args:
+        rows: of artefact `profile`, or of `latency`, whose savings stand beside those that single blocks predict.
+    """
     first, *middle, last = rows
-    head = ["without", "blocks", "ms", "saves, ms", "of the call", "MACs", "parameters"]
+    predicted = "predicted" in first
+    head = ["without", "blocks", "ms", "saves, ms", *(["predicted, ms"] if predicted else []), "of the call"]
+    head += ["MACs", "parameters"]
     ordered = [first, *sorted(middle, key=lambda row: -row["saving"]), last]
     cells = [
         [
             row["variant"], str(row["blocks"]), milli(row["seconds"]), spread(row, "saving", milli),
-            percent(row["saving_fraction"]), amount(row["macs"]), amount(row["parameters"]),
+            *([milli(row["predicted"])] if predicted else []), percent(row["saving_fraction"]), amount(row["macs"]),
+            amount(row["parameters"]),
         ]
         for row in ordered
     ]  # fmt: skip
     ceiling = first["seconds"] / last["seconds"]
     note = f"full: nothing removed; none: no motion module left, the ceiling of any gain, {ceiling:.2f}x"
+    if predicted:
+        note += "; predicted: what the removal of each block alone saved in `profile`, as shares of a call, added up"
     show("time of a UNet call, median and quartiles", head, cells, note)
 
 

@@ -6,7 +6,7 @@ from leanmotion import stage, summary
 from leanmotion.latency import round_latency_rows
 from leanmotion.settings import load_settings
 from leanmotion.students import Student
-from leanmotion.tables import write_table
+from leanmotion.tables import read_frame, write_table
 from leanmotion.teacher import TeacherRecord
 from leanmotion.variants import Samplers
 
@@ -15,14 +15,16 @@ def main(
     params: Path = Path("params.yaml"),
     teacher: Path = Path("data/teacher.json"),
     students: Path = Path("data/students"),
+    profile: Path = Path("data/profile.parquet"),
     out: Path = Path("data/latency.parquet"),
 ) -> None:
     """Write the latency of the original, of each round's student, and without any motion module."""
     settings = load_settings(params)
     pipeline = Samplers(settings, TeacherRecord.read(teacher)).pipeline
     removed = {name: Student.read(students / name).removed for name in settings.rounds}
-    rows = round_latency_rows(pipeline, settings, removed)
-    write_table(out, "profile", rows)
+    single = read_frame(profile, "profile").set_index("variant")["saving_fraction"].to_dict()
+    rows = round_latency_rows(pipeline, settings, removed, single)
+    write_table(out, "latency", rows)
     summary.latency(rows)
 
 

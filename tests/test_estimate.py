@@ -63,12 +63,15 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
     assert one["ablate"] == clips_to_draw(settings)["ablate"]
     # All rounds but the one that deletes every block have something to train; 10 UNet calls a clip, 20 with guidance.
     d = settings.distillation
-    rounds = sum(r.count < 21 for r in settings.rounds.values())
-    assert rounds == len(settings.rounds) - 1
-    training, validation = rounds * d.steps * d.batch * 4 / 10, rounds * 3 * d.validation
+    budgets = [r.steps for r in settings.rounds.values() if r.count < 21]
+    assert len(budgets) == len(settings.rounds) - 1
+    steps = sum(d.steps if own is None else own for own in budgets)
+    training, validation = steps * d.batch * 4 / 10, len(budgets) * 3 * d.validation
     assert one["distill"] == pytest.approx(training + validation)
     guided = changed(settings, "sampling", guidance=7.5)
     assert seconds(guided, Speed(1.0, 0, "cpu"))["distill"] == pytest.approx(training / 2 + validation)
+    untrained = {name: r.model_copy(update={"steps": 0}) for name, r in settings.rounds.items()}
+    assert seconds(settings.model_copy(update={"rounds": untrained}), Speed(1.0, 0, "cpu"))["distill"] == 0
     # On a trajectory each clip is shown with both prompts.
     both = seconds(changed(guided, "distillation", inputs="teacher"), Speed(1.0, 0, "cpu"))
     assert both["distill"] == pytest.approx(one["distill"])

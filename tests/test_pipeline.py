@@ -197,6 +197,14 @@ def test_more_distillation_steps_keep_everything_up_to_rank(clone: Clone) -> Non
     assert not [name for name in ran if name.startswith(("generate", "ablate", "probe", "embed", "rank", "clips"))]
 
 
+def test_a_round_has_a_budget_of_its_own(clone: Clone) -> None:
+    before = (clone.folder / "params.yaml").read_text()
+    clone.edit(rounds__r4__steps=1)
+    changed = json.loads(clone.dvc("status", "--json", "distill@r2", "distill@r4"))
+    assert set(changed) == {"distill@r4"}
+    (clone.folder / "params.yaml").write_text(before)
+
+
 def test_a_larger_last_round_reruns_no_early_one(clone: Clone) -> None:
     clone.edit(rounds={"r2": {"count": 2, "from": "base"}, "r4": {"count": 5, "from": "r2"}})
     ran = clone.repro()

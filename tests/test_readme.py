@@ -80,7 +80,7 @@ def test_the_command_writes_table_and_pictures(run: Run, project: Path) -> None:
     line = next(line for line in text.splitlines() if line.startswith("| **r2**, chosen | 2 |"))
     fvd = rows.query("round == 'r2' and arm == 'distilled'").iloc[0]
     assert f"{fvd['fvd']:.3g} [{fvd['fvd_low']:.3g}, {fvd['fvd_high']:.3g}]" in line
-    latency = read_frame(run.data / "latency.parquet", "profile").set_index("variant")["seconds"]
+    latency = read_frame(run.data / "latency.parquet", "latency").set_index("variant")["seconds"]
     assert readme.current_seconds(text) == {
         name: pytest.approx(latency["full" if name == "base" else name], rel=1e-2)
         for name in ("base", "r2", "all", "none")

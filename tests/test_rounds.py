@@ -71,6 +71,15 @@ def chain(settings, samplers, clips, base, tmp_path_factory) -> list[Student]:
     return students
 
 
+def test_a_round_trains_its_own_number_of_steps(settings, samplers, clips, base, tmp_path) -> None:
+    assert settings.distillation.steps == 2
+    own = settings.rounds["r1"].model_copy(update={"steps": 3})
+    changed = settings.model_copy(update={"rounds": {**settings.rounds, "r1": own}})
+    for chosen, steps in ((changed, 3), (settings, 2)):
+        plan = plan_round(chosen, "r1", base, order(tmp_path, "mid_0"))
+        assert len(run_round(chosen, plan, samplers, clips, tmp_path / f"{steps}")) == steps
+
+
 def test_each_student_is_smaller_by_what_was_deleted(chain, samplers) -> None:
     sizes = {unit.block: unit.parameters for unit in _units(samplers)}
     assert [student.removed for student in chain] == [(), ("mid_0",), ("down_0_0", "mid_0", "up_1_1")]

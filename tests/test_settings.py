@@ -135,6 +135,7 @@ def test_presets_are_valid(path: Path) -> None:
         ("rounds", {}, "rounds is {}"),
         ("rounds.base", {"count": 1, "from": "base"}, "rounds.base: the name is taken"),
         ("rounds.r04.count", 0, "rounds.r04.count is 0"),
+        ("rounds.r08.steps", -1, "rounds.r08.steps is -1"),
         ("rounds.r21.count", 22, "rounds.r21.count is 22: teacher.blocks lists only 21"),
         ("rounds.r08.from", "r4", "rounds.r08.from is 'r4': name an earlier round or base (did you mean 'r"),
         ("rounds.r08.from", "r17", "rounds.r08.count is 8: it must exceed the 17 of 'r17'"),

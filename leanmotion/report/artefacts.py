@@ -99,7 +99,7 @@ def read_artefacts(settings: Settings, data: Path) -> Artefacts:
         probes=read("probes"),
         similarity=read("similarity"),
         profile=read("profile").set_index("variant", drop=False),
-        latency=read("latency", "profile").set_index("variant", drop=False),
+        latency=read("latency", "latency").set_index("variant", drop=False),
         evaluation=read("evaluation"),
         selection=selection,
         teacher=read_record(data / "teacher.json", made_by="dvc repro inspect"),

@@ -97,7 +97,7 @@ def all_captions() -> list[str]:
 
 
 def held_out_captions() -> list[str]:
-    """The 16 captions that the teacher's training never sees: two colour-shape pairs a motion, each pair twice."""
+    """The 16 captions that the teacher's training never sees: two colour-shape pairs a motion, none over twice."""
     pairs = len(COLOURS) * len(SHAPES)
     scenes = all_scenes()
     chosen: list[str] = []
