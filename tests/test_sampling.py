@@ -89,6 +89,18 @@ def test_shares_side_by_side_are_smaller_chunks(pipeline, two_threads, guidance:
     assert np.array_equal(Sampler(pipeline, sampling(guidance=guidance, chunk=2))(asked), together)
 
 
+def test_the_timestep_is_embedded_as_for_a_clip_alone(pipeline) -> None:
+    """One row, whatever the batch, as the kernels of products with many rows round in another way."""
+    embedding = pipeline.unet.time_embedding
+    seen: list[int] = []
+    handle = embedding.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    try:
+        Sampler(pipeline, sampling(guidance=7.5, steps=2))(requests("a dog", "a cat"))
+    finally:
+        handle.remove()
+    assert seen == [1, 1] and pipeline.unet.time_embedding is embedding
+
+
 def test_watched_networks_are_called_one_at_a_time(pipeline, two_threads) -> None:
     sampler = Sampler(pipeline, sampling(chunk=4, steps=2))
     seen: list[int] = []
@@ -159,6 +171,7 @@ def test_latents_that_are_not_finite_name_prompt_and_seed(pipeline) -> None:
     sampler = Sampler(pipeline, sampling())
     sampler.pipeline = SimpleNamespace(**{**pipeline.components, "unet": Poisoned()})  # pyright: ignore
     sampler.pipeline.unet.config = pipeline.unet.config
+    sampler.pipeline.unet.time_embedding = pipeline.unet.time_embedding
     with pytest.raises(LeanmotionError, match=r"latents of prompt 'a cat', seed 8 are not finite.*teacher\.dtype"):
         sampler(requests("a dog", "a cat", seed=7))
     # Padding is not anyone's clip.
