@@ -103,8 +103,8 @@ def _trial_key(trial: Trial) -> tuple[str, str, str, str, int]:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     lines = [
-        "| trial | units deleted | parameters, millions | MACs, millions | pruned FVD | distilled FVD | paired "
-        "| excess | motion accuracy |",
+        "| trial | units deleted | parameters deleted, millions | MACs deleted, millions | pruned FVD | distilled FVD "
+        "| paired | excess | motion accuracy |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for distilled in (row for row in rows if row["arm"] == "distilled"):

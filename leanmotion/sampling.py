@@ -87,15 +87,15 @@ class Sampler:
         # Bytes are promised for a fixed batch size only: kernels choose their blocking by it.
         padded = [*requests, *[requests[-1]] * (self.settings.chunk - len(requests))]
         # Of each share, which is padded alike, the clips that were asked for.
-        size = len(padded) // self._lanes()
+        size = len(padded) // self.lanes()
         shares = [(padded[i : i + size], requests[i : i + size]) for i in range(0, len(padded), size)]
         with _timestep_embedded_once(self.pipeline.unet):
             if len(shares) == 1:
                 return self._drawn(*shares[0])
-            with _one_thread_a_call(), ThreadPoolExecutor(len(shares)) as pool:
+            with one_thread_a_call(), ThreadPoolExecutor(len(shares)) as pool:
                 return torch.cat(list(pool.map(self._drawn, *zip(*shares, strict=True))))
 
-    def _lanes(self) -> int:
+    def lanes(self) -> int:
         """How many shares of a chunk are drawn side by side, each on a core of its own.
 
         Small networks leave cores idle that share a call. Hooks may keep state from call to call, and compilers too.
@@ -240,7 +240,7 @@ def _timestep_embedded_once(unet: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread_a_call() -> Iterator[None]:
+def one_thread_a_call() -> Iterator[None]:
     """Kernels called inside, from any thread, keep to their own core."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
