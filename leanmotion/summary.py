@@ -93,7 +93,7 @@ def latency(rows: Sequence[Mapping[str, Any]]) -> None:
         for row in ordered
     ]  # fmt: skip
     ceiling = first["seconds"] / last["seconds"]
-    note = f"full: nothing removed, saves but noise; none: no motion module left, the ceiling of any gain, {ceiling:.2f}x"
+    note = f"full: nothing removed, noise; none: no motion module left, the ceiling of any gain, {ceiling:.2f}x"
     if predicted:
         note += "; predicted: what the removal of each block alone saved in `profile`, as shares of a call, added up"
     show("time of a UNet call, median and quartiles", head, cells, note)
