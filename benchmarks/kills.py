@@ -32,6 +32,7 @@ class Round:
         params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
         params["distillation"] |= {"steps": arguments.steps, "checkpoint_every": arguments.checkpoint_every}
         params["distillation"] |= {"inputs": arguments.inputs}
+        params["rounds"][arguments.round].pop("steps", None)
         folder.mkdir()
         (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
         data = arguments.data
