@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +87,8 @@ def main() -> None:
     base = Student(data / "students/base", "base", samplers.record.sha256, ())
     teacher = pipeline.unet.eval().requires_grad_(False)
     student: Any = prune(student_unet(samplers, base), RoundPlan("profile", base, removed)).to(device())  # pyright: ignore
-    how = distillation_settings(settings)
-    how = replace(how, steps=arguments.steps or how.steps)
+    own = settings.rounds[arguments.round].steps if arguments.round in settings.rounds else None
+    how = distillation_settings(settings, arguments.steps or own)
     scratch = scratch_folder() / "distil" / "profile"
     shutil.rmtree(scratch, ignore_errors=True)
     before = time.perf_counter() - START
