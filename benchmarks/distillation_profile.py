@@ -87,8 +87,7 @@ def main() -> None:
     base = Student(data / "students/base", "base", samplers.record.sha256, ())
     teacher = pipeline.unet.eval().requires_grad_(False)
     student: Any = prune(student_unet(samplers, base), RoundPlan("profile", base, removed)).to(device())  # pyright: ignore
-    own = settings.rounds[arguments.round].steps if arguments.round in settings.rounds else None
-    how = distillation_settings(settings, arguments.steps or own)
+    how = distillation_settings(settings, arguments.steps or settings.steps_of(arguments.round))
     scratch = scratch_folder() / "distil" / "profile"
     shutil.rmtree(scratch, ignore_errors=True)
     before = time.perf_counter() - START

@@ -81,8 +81,8 @@ def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
     calls = settings.sampling.steps * (2 if settings.sampling.guidance > 1 else 1)
     how = settings.distillation
     # A round that leaves no block, or has no steps, trains nothing.
-    left = [r for r in settings.rounds.values() if r.count < len(settings.teacher.blocks)]
-    budgets = [steps for r in left if (steps := how.steps if r.steps is None else r.steps)]
+    left = [name for name, r in settings.rounds.items() if r.count < len(settings.teacher.blocks)]
+    budgets = [steps for name in left if (steps := settings.steps_of(name))]
     # Trajectories under guidance show each clip with both prompts; validation draws with three sets of weights.
     shown = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
     return found | {"distill": (shown / calls + 3 * how.validation * len(budgets)) * speed.clip_seconds}

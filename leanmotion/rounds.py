@@ -55,8 +55,10 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
         again: The list is to be made anew: what the previous student lost need not be in it.
 
     Raises:
-        LeanmotionError: The list is missing or damaged, or does not contain what the previous round deleted.
+        LeanmotionError: No such round; the list is missing, damaged, or lacks what the previous round deleted.
     """
+    if name not in settings.rounds:
+        raise LeanmotionError(f"--round {name}: not in params.yaml: name one of {', '.join(settings.rounds)}")
     try:
         wanted = set(read_record(order_file, made_by="dvc repro rank")["removed"])
     except (KeyError, TypeError) as error:
@@ -66,7 +68,7 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
     if not again and (brought_back := sorted(set(previous.removed) - wanted)):
         raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
     removed = tuple(b for b in settings.teacher.blocks if b in wanted)
-    return RoundPlan(name, previous, removed, settings.rounds[name].steps)
+    return RoundPlan(name, previous, removed, settings.steps_of(name))
 
 
 def run_round(settings: Settings, plan: RoundPlan, samplers: Samplers, clips: Path, out: Path) -> list[dict[str, Any]]:

@@ -246,6 +246,11 @@ class Settings(_Model):
                 raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
         return self
 
+    def steps_of(self, name: str) -> int:
+        """Training steps of a round: its own, or those of `distillation`."""
+        own = self.rounds[name].steps
+        return self.distillation.steps if own is None else own
+
     @property
     def split_counts(self) -> dict[str, int]:
         """Clips per split."""

@@ -80,6 +80,11 @@ def test_a_round_trains_its_own_number_of_steps(settings, samplers, clips, base,
         assert len(run_round(chosen, plan, samplers, clips, tmp_path / f"{steps}")) == steps
 
 
+def test_an_unknown_round_is_named(settings, base, tmp_path) -> None:
+    with pytest.raises(LeanmotionError, match=r"--round r2: not in params\.yaml: name one of r1, r3"):
+        plan_round(settings, "r2", base, order(tmp_path, "mid_0"))
+
+
 def test_each_student_is_smaller_by_what_was_deleted(chain, samplers) -> None:
     sizes = {unit.block: unit.parameters for unit in _units(samplers)}
     assert [student.removed for student in chain] == [(), ("mid_0",), ("down_0_0", "mid_0", "up_1_1")]
