@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny import BLOCKS, edit_params
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -87,15 +87,7 @@ class Clone:
 
     def edit(self, **changes: Any) -> None:
         """Set values in params.yaml, `sampling__steps=3` for `sampling.steps`."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for name, value in changes.items():
-            *place, key = name.split("__")
-            section = params
-            for part in place:
-                section = section[part]
-            section[key] = value
-        path.write_text(yaml.safe_dump(params, sort_keys=False))
+        edit_params(self.folder / "params.yaml", changes)
 
     def chunks(self) -> set[str]:
         return {path.name for path in (self.folder / ".scratch/chunks").rglob("*.parquet")}

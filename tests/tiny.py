@@ -1,7 +1,10 @@
 """Settings for a tiny teacher of 7 blocks (`teacher_folder(levels=2, layers=1)`): a whole flow in seconds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from leanmotion.settings import Settings
 
@@ -34,6 +37,18 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
     for name, changes in sections.items():
         params[name] = {**params[name], **changes}
     return params
+
+
+def edit_params(path: Path, changes: Mapping[str, Any]) -> None:
+    """Set values in a params.yaml, `sampling__steps` for `sampling.steps`."""
+    params = yaml.safe_load(path.read_text())
+    for name, value in changes.items():
+        *place, key = name.split("__")
+        section = params
+        for part in place:
+            section = section[part]
+        section[key] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
 
 
 def tiny_settings(teacher: Any = None, **sections: dict[str, Any]) -> Settings:

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tiny import BLOCKS, edit_params
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
 ROUNDS = {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}}
 SETTINGS = {
     "teacher__base": "micro/base",
@@ -97,15 +96,7 @@ class Project:
 
     def edit(self, **changes: Any) -> None:
         """Set settings, as `sampling__steps=3`."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text())
-        for name, value in changes.items():
-            *place, last = name.split("__")
-            here = params
-            for part in place:
-                here = here[part]
-            here[last] = value
-        path.write_text(yaml.safe_dump(params, sort_keys=False, allow_unicode=True))
+        edit_params(self.folder / "params.yaml", changes)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
