@@ -78,7 +78,7 @@ def _check_cost(samplers: Samplers, student: "UNetMotionModel", chosen: Student)
     from leanmotion.teacher import load_pipeline
 
     for slot in motion_slots(student):
-        if slot.block in chosen.removed and any(True for _ in slot.module.modules() if _ is not slot.module):
+        if slot.block in chosen.removed and list(slot.module.children()):
             raise LeanmotionError(
                 f"export: {slot.block} should be gone and is still computed: not handed over; report it"
             )

@@ -1,6 +1,7 @@
 """The teacher: any Stable Diffusion base and any motion adapter, pinned by the SHA-256 of what loading reads."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,12 +170,13 @@ def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = Non
 
 
 def _quiet_loading() -> None:
-    """Loading takes a second; its bars would drown the stage's own."""
+    """Loading takes a second; its bars would drown the stage's own. A pickle that torch refuses gets our line alone."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", "Detected pickle protocol")
 
 
 def _check_fit(unet: Any, adapter: Any, teacher: Teacher) -> None:

@@ -13,7 +13,7 @@ from diffusers import UNetMotionModel
 from leanmotion.extractors import SpritesExtractor, load_extractor
 from leanmotion.removal import without_units
 from leanmotion.sprites.autoencoder import decode, encode, new_autoencoder, standardise
-from leanmotion.sprites.joint import closed_blocks, draws_pictures, weakened
+from leanmotion.sprites.joint import closed_at_random, draws_pictures, not_yet_open, weakened
 from leanmotion.sprites.networks import new_adapter, new_unet, plain_unet
 from leanmotion.sprites.proof import shares_read, with_intervals
 from leanmotion.sprites.reader import SpriteReader
@@ -128,8 +128,8 @@ def test_paths_that_need_more_than_neighbouring_frames() -> None:
 
 
 def test_a_camera_pans_past_a_thing_that_stays() -> None:
-    clips = render(["the camera pans past a red square"] * 4, range(4)).astype(int)
-    posts = (clips.min(-1) > 150)[:, :, 0]  # the top row: 48 columns
+    clips = render(["a red square the camera pans past"] * 4, range(4)).astype(int)
+    posts = (clips.min(-1) > 60)[:, :, 0]  # the top row: 48 columns
     for clip in posts:
         # From frame to frame the posts are where they were, 0.65 / 7 picture widths or 4.5 pixels further to the left.
         shifts = [max(range(12), key=lambda s: (np.roll(a, -s) & b)[:36].sum()) for a, b in pairwise(clip)]
@@ -207,7 +207,8 @@ def test_weakened_captions_are_a_share_and_belong_to_the_step() -> None:
 
 
 def test_pictures_are_drawn_without_motion_modules() -> None:
-    recipe = replace(Recipe(), unet_channels=(8, 8, 8, 8), unet_groups=4, unet_heads=1, motion_heads=1)
+    small = {"unet_channels": (8, 8, 8, 8), "unet_groups": 4, "unet_heads": 1, "motion_heads": 1}
+    recipe = replace(Recipe(), image_steps=12, image_every=4, **small)
     unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
     assert isinstance(unet, UNetMotionModel)
     steps = range(recipe.image_steps - 1, recipe.image_steps + 4 * recipe.image_every)
@@ -227,14 +228,26 @@ def test_pictures_are_drawn_without_motion_modules() -> None:
     assert block_ids(unet) == blocks and len(blocks) == 21
 
 
+LEVELS = {"down_0_0": 0, "down_1_1": 1, "down_2_0": 2, "down_3_0": 3, "mid_0": 3, "up_1_0": 2, "up_2_1": 1, "up_3_2": 0}
+
+
 def test_blocks_of_small_maps_come_first() -> None:
-    recipe = replace(Recipe(), joint_steps=100, image_steps=10, image_every=4, motion_from=(0.5, 0.2, 0.0, 0.0))
-    blocks = ["down_0_0", "down_1_1", "down_2_0", "down_3_0", "mid_0", "up_0_2", "up_1_0", "up_2_1", "up_3_2"]
-    small = ["down_2_0", "down_3_0", "mid_0", "up_0_2", "up_1_0"]
-    taking_part = {step: [b for b in blocks if b not in closed_blocks(step, blocks, recipe)] for step in range(100)}
-    assert taking_part[9] == taking_part[12] == [] and taking_part[11] == taking_part[19] == small
-    assert set(taking_part[21]) == set(taking_part[49]) == {*small, "down_1_1", "up_2_1"}
-    assert taking_part[50] == taking_part[99] == blocks
+    recipe = replace(Recipe(), joint_steps=100, motion_from=(0.5, 0.2, 0.0, 0.0))
+    closed = [set(not_yet_open(step, LEVELS, recipe)) for step in range(100)]
+    assert closed[0] == closed[19] == {"down_0_0", "down_1_1", "up_2_1", "up_3_2"}
+    assert closed[20] == closed[49] == {"down_0_0", "up_3_2"}
+    assert closed[50] == closed[99] == set()
+
+
+def test_large_maps_are_closed_on_a_share_of_the_steps() -> None:
+    recipe = replace(Recipe(), deepen_closed=(0.4, 0.2, 0.3, 0.1))
+    closed = [tuple(closed_at_random(step, LEVELS, recipe)) for step in range(4000)]
+    assert closed[:50] == [tuple(closed_at_random(step, LEVELS, recipe)) for step in range(50)]
+    for shut, share in enumerate(recipe.deepen_closed):
+        found = np.mean([blocks == tuple(b for b, level in LEVELS.items() if level < shut) for blocks in closed])
+        # A share of 4,000 draws: five standard deviations.
+        assert abs(found - share) < 5 * (share * (1 - share) / 4000) ** 0.5
+    assert sum(recipe.deepen_closed) == pytest.approx(1) == sum(Recipe().deepen_closed)
 
 
 def test_a_step_is_the_mean_of_its_parts(tmp_path) -> None:

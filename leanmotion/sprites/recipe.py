@@ -19,7 +19,7 @@ class Recipe:
     # Autoencoder: three levels, so a factor of 4. Under a factor of 8 a sprite is three latents wide: shapes get lost.
     vae_channels: tuple[int, ...] = (16, 32, 48)
     vae_groups: int = 4
-    vae_steps: int = 1200
+    vae_steps: int = 2100
     vae_batch: int = 16
     vae_rate: float = 3e-3
     vae_kl: float = 3e-4
@@ -49,12 +49,19 @@ class Recipe:
     motion_from: tuple[float, ...] = (0.5, 0.23, 0.0, 0.0)
     image_steps: int = 400
     image_batch: int = 64
-    image_every: int = 4
-    joint_steps: int = 5600
+    image_every: int = 3
+    joint_steps: int = 8000
     motion_batch: int = 8
     rate: float = 3e-3
     caption_dropout: float = 0.05
     word_dropout: float = 0.05
+
+    # Then again, shortly: on some clips the modules of the largest maps are closed, so that those of smaller ones have
+    # to tell frames apart alone. Shortly, as after 2,000 steps of it they were idle again (LOG.md).
+    deepen_steps: int = 900
+    deepen_rate: float = 2e-3
+    deepen_closed: tuple[float, ...] = (0.5, 0.2, 0.3)  # share of steps that close so many levels, largest first
+    deepen_decay_share: float = 0.5
 
     # Reader: the network that reads colour, shape and motion off a clip.
     reader_width: int = 24

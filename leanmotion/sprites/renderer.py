@@ -17,8 +17,9 @@ from leanmotion.sprites.world import COLOURS, SHAPES, parse_caption
 Array = NDArray[np.floating]
 
 FLOOR_GREY = np.asarray((0.5, 0.5, 0.5), np.float32)
-DUSK = np.asarray((0.62, 0.42, 0.25), np.float32)
-POST_GREY = np.asarray((0.8, 0.8, 0.8), np.float32)
+# Dark, so that what stands before them stands out as it does on black: before brighter ones shapes were never learnt.
+DUSK = np.asarray((0.24, 0.16, 0.09), np.float32)
+POST_GREY = np.asarray((0.4, 0.4, 0.4), np.float32)
 FLOOR_Y = 0.86
 BATCH = 64
 
@@ -109,6 +110,8 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
     light: Array = np.ones((1, 1, 1, 1, 1), np.float32)
     sides: tuple[Array, ...] = (still,)
 
+    if motion in ("grow", "pan", "fade"):
+        x, y = draw(0, 0.44, 0.56) + still, draw(1, 0.44, 0.56) + still
     if motion == "slide":
         x = draw(3, 0.18, 0.24) + draw(4, 0.56, 0.6) * u
     elif motion == "fall":
@@ -123,16 +126,14 @@ def _render_motion(motion: str, captions: list[str], seeds: list[int], frames: i
         y = FLOOR_Y - 0.85 * r - draw(4, 0.42, 0.48) * np.abs(np.cos(np.pi * (draw(3, 0.0, 0.08) + 1.42 * u)))
     elif motion == "grow":
         r = draw(2, 0.09, 0.11) + draw(4, 0.17, 0.19) * u
-        x, y = draw(0, 0.44, 0.56) + still, draw(1, 0.44, 0.56) + still
     elif motion == "pan":
         # Posts go by behind the sprite, one and a third of their spacing to the left.
         behind = (canvas.x + draw(3, 0.0, 0.1) + 0.65 * u) % 0.5
         canvas.lay(canvas.cover(np.abs(behind - 0.25) - 0.065) + np.zeros_like(canvas.y), POST_GREY)
-        y = draw(1, 0.4, 0.6) + still
     elif motion == "fade":
         level = (draw(3, 0.1, 0.16) + draw(4, 0.8, 0.84) * (1 - u))[..., None]
         canvas.rgb += level * DUSK
-        light = 0.5 + 0.5 * level
+        light = 0.6 + 0.4 * level
     elif motion == "meet":
         r = draw(2, 0.14, 0.16) + still
         x = draw(0, 0.47, 0.53) + still

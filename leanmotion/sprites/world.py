@@ -22,14 +22,15 @@ TEMPLATES: dict[str, str] = {
     "orbit": "a {colour} {shape} turns about the middle",
     "bounce": "a {colour} {shape} bounces",
     "grow": "a {colour} {shape} grows",
-    "pan": "the camera pans past a {colour} {shape}",
-    "fade": "the light fades on a {colour} {shape}",
+    "pan": "a {colour} {shape} the camera pans past",
+    "fade": "a {colour} {shape} the light fades on",
     "meet": "two {colour} {shape}s meet",
 }
 """Motion name -> caption template.
 
 No motion has its opposite here. Which of two opposite ways a sprite goes at a frame is a product of caption, frame
-index and place with no lower-order signal, which networks of this size do not learn in an hour (LOG.md).
+index and place with no lower-order signal, which networks of this size do not learn in an hour (LOG.md). Colour and
+shape come first in every caption: a causal text encoder then says them alike in all of them.
 """
 
 MOTIONS: tuple[str, ...] = tuple(TEMPLATES)
