@@ -1,24 +1,30 @@
 """The sprites world: captions, the renderer, and the reader."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import UNetMotionModel
+from torch.nn import functional as F
 
 from leanmotion.extractors import SpritesExtractor, load_extractor
 from leanmotion.removal import without_units
+from leanmotion.settings import load_settings
 from leanmotion.sprites.autoencoder import decode, encode, new_autoencoder, standardise
-from leanmotion.sprites.joint import closed_at_random, draws_pictures, not_yet_open, weakened
-from leanmotion.sprites.networks import new_adapter, new_unet, plain_unet
+from leanmotion.sprites.growing import grown
+from leanmotion.sprites.joint import draws_pictures, not_yet_open, weakened
+from leanmotion.sprites.networks import new_scheduler, new_video_unet, plain_unet
 from leanmotion.sprites.proof import shares_read, with_intervals
 from leanmotion.sprites.reader import SpriteReader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.renderer import render
+from leanmotion.sprites.teacher import train_teacher
 from leanmotion.sprites.training import rate_scale, train
 from leanmotion.sprites.vocabulary import byte_pairs, new_tokenizer
 from leanmotion.sprites.world import (
@@ -36,6 +42,7 @@ from leanmotion.sprites.world import (
     partial_caption,
     training_captions,
 )
+from leanmotion.teacher import load_pipeline
 from leanmotion.units import block_ids
 
 ROOT = Path(__file__).parents[1]
@@ -209,8 +216,7 @@ def test_weakened_captions_are_a_share_and_belong_to_the_step() -> None:
 def test_pictures_are_drawn_without_motion_modules() -> None:
     small = {"unet_channels": (8, 8, 8, 8), "unet_groups": 4, "unet_heads": 1, "motion_heads": 1}
     recipe = replace(Recipe(), image_steps=12, image_every=4, **small)
-    unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
-    assert isinstance(unet, UNetMotionModel)
+    unet = new_video_unet(recipe)
     steps = range(recipe.image_steps - 1, recipe.image_steps + 4 * recipe.image_every)
     assert [draws_pictures(step, recipe) for step in steps] == [True, *[True, *[False] * (recipe.image_every - 1)] * 4]
 
@@ -239,15 +245,85 @@ def test_blocks_of_small_maps_come_first() -> None:
     assert closed[50] == closed[99] == set()
 
 
-def test_large_maps_are_closed_on_a_share_of_the_steps() -> None:
-    recipe = replace(Recipe(), deepen_closed=(0.4, 0.2, 0.3, 0.1))
-    closed = [tuple(closed_at_random(step, LEVELS, recipe)) for step in range(4000)]
-    assert closed[:50] == [tuple(closed_at_random(step, LEVELS, recipe)) for step in range(50)]
-    for shut, share in enumerate(recipe.deepen_closed):
-        found = np.mean([blocks == tuple(b for b, level in LEVELS.items() if level < shut) for blocks in closed])
-        # A share of 4,000 draws: five standard deviations.
-        assert abs(found - share) < 5 * (share * (1 - share) / 4000) ** 0.5
-    assert sum(recipe.deepen_closed) == pytest.approx(1) == sum(Recipe().deepen_closed)
+def tiny_recipe(**changes) -> Recipe:
+    """Widths of 4 to 8, one or two steps of each training."""
+    widths = {"vae_channels": (4, 8), "coarse_vae_level": 8, "unet_channels": (4, 8, 12, 8), "unet_groups": 4}
+    steps = {
+        "vae_steps": 1,
+        "coarse_vae_steps": 1,
+        "joint_steps": 2,
+        "coarse_joint_steps": 2,
+        "image_every": 2,
+        "time_fit_steps": 2,
+    }
+    few = {"vae_clips_per_caption": 1, "clips_per_caption": 1, "image_batch": 2, "motion_batch": 1}
+    first = {"image_steps": 0, "coarse_image_steps": 0, "motion_from": (0.0,) * 4, "coarse_motion_from": (0.0,) * 4}
+    return replace(Recipe(), size=32, frames=2, parts=1, **{**widths, **steps, **few, **first, **changes})
+
+
+def test_a_grown_network_keeps_what_it_has_learnt() -> None:
+    recipe = tiny_recipe()
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        small = new_video_unet(recipe.coarse).requires_grad_(False)
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    unet = grown(small, recipe)
+    assert all(torch.equal(before[name], value) for name, value in small.state_dict().items())
+    again = grown(small, recipe).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in unet.state_dict().items())
+
+    # Blocks of the three shared levels stand at maps of the same size, one level further down.
+    moved = {f"down_blocks.{i + 1}": f"down_blocks.{i}" for i in range(3)} | {"mid_block": "mid_block"}
+    moved |= {f"up_blocks.{i}": f"up_blocks.{i + 1}" for i in range(3)}
+    for ours, theirs in moved.items():
+        kept = small.get_submodule(f"{theirs}.motion_modules").state_dict()
+        mine = unet.get_submodule(f"{ours}.motion_modules").state_dict()
+        assert kept and all(torch.equal(mine[name], value) for name, value in kept.items())
+    # Next to the new level, the channels that both have: 8 of the hidden state, 4 of what was 8 of the skip.
+    mine = unet.get_parameter("up_blocks.2.resnets.2.conv1.weight")
+    assert torch.equal(mine, small.get_parameter("up_blocks.3.resnets.2.conv1.weight")[:, : 8 + 4])
+
+    # Resnets are told what they heard at the t' at which noise had a quarter of the variance. What a fit of so few
+    # steps leaves is far less than what an unfitted time embedding is off.
+    a = new_scheduler(recipe).alphas_cumprod
+    ratio = (a / (1 - a)).log()
+    times = torch.arange(0, 1000, 50)
+    earlier = torch.stack([(ratio - ratio[t] - np.log(4)).abs().argmin() for t in times])
+
+    def told(model: UNetMotionModel, at: torch.Tensor) -> torch.Tensor:
+        projection = model.get_submodule("mid_block.resnets.0.time_emb_proj")
+        return projection(F.silu(model.time_embedding(model.time_proj(at))))
+
+    def error(fit_steps: int) -> float:
+        found = told(grown(small, replace(recipe, time_fit_steps=fit_steps)), times)
+        return float((found - told(small, earlier)).square().mean())
+
+    assert error(300) < 0.05 * error(0)
+
+
+def test_the_whole_training_writes_a_teacher_that_loads(tmp_path) -> None:
+    recipe = tiny_recipe()
+    base, adapter, scratch = tmp_path / "base", tmp_path / "adapter", tmp_path / "scratch"
+    train_teacher(base, adapter, recipe, scratch)
+    settings = load_settings(ROOT / "params.yaml").teacher
+    changed = {"base": str(base), "adapter": str(adapter), "dep": str(tmp_path), "sha256": None}
+    pipeline = load_pipeline(settings.model_copy(update=changed))
+    assert block_ids(pipeline.unet) == settings.blocks
+    drawn: Any = pipeline("a red ring falls", num_frames=2, num_inference_steps=1, output_type="np")
+    frames = np.asarray(drawn.frames)
+    assert frames.shape == (1, 2, 32, 32, 3) and np.isfinite(frames).all()
+
+    # A killed run goes on from what is done: nothing is trained again, the same weights are written.
+    written = [(folder / name).read_bytes() for folder, name in _weights(base, adapter)]
+    for folder in (base, adapter):
+        shutil.rmtree(folder)
+    train_teacher(base, adapter, recipe, scratch)
+    assert [(folder / name).read_bytes() for folder, name in _weights(base, adapter)] == written
+
+
+def _weights(base: Path, adapter: Path) -> list[tuple[Path, str]]:
+    name = "diffusion_pytorch_model.safetensors"
+    return [(base / "unet", name), (base / "vae", name), (base / "text_encoder", "model.safetensors"), (adapter, name)]
 
 
 def test_a_step_is_the_mean_of_its_parts(tmp_path) -> None:

@@ -8,12 +8,7 @@ picture network of its own.
 
 from __future__ import annotations
 
-import random
-from bisect import bisect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from itertools import accumulate
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -74,16 +69,8 @@ def draws_pictures(step: int, recipe: Recipe) -> bool:
 
 
 def not_yet_open(step: int, levels: Mapping[str, int], recipe: Recipe) -> list[str]:
-    """The motion blocks that take no part in this step of the first run: small maps go first."""
+    """The motion blocks that take no part in this step: small maps go first."""
     return [block for block, level in levels.items() if step < recipe.motion_from[level] * recipe.joint_steps]
-
-
-def closed_at_random(step: int, levels: Mapping[str, int], recipe: Recipe) -> list[str]:
-    """The motion blocks that take no part in this step of the second run: those of no, one or more levels."""
-    # By the step alone, for all parts of a batch: so that processes which share a step take as long.
-    draw = random.Random(f"{recipe.seed}/{step}").random()
-    shut = bisect(list(accumulate(recipe.deepen_closed)), draw)
-    return [block for block, level in levels.items() if level < shut]
 
 
 def train_joint(
@@ -94,7 +81,7 @@ def train_joint(
     recipe: Recipe,
     scratch: Path,
 ) -> CaptionedVideo:
-    """Train on single frames and on whole clips, small maps first; then go on with large ones closed at random.
+    """Train on single frames and on whole clips, small maps first.
 
     Args:
         latents: scaled [clips, frames, 4, h, w].
@@ -107,78 +94,25 @@ def train_joint(
     Returns:
         The averaged model.
     """
-    loss = partial(batch_loss, latents, captions, tokenizer, recipe)
-    first = train(
-        "joint",
-        model,
-        recipe.rate,
-        partial(loss, model, not_yet_open),
-        steps=recipe.joint_steps,
-        recipe=recipe,
-        scratch=scratch,
-    )
-    assert isinstance(first, CaptionedVideo)
-    return deepened(latents, captions, tokenizer, first, recipe, scratch)
-
-
-def deepened(
-    latents: Tensor,
-    captions: Sequence[str],
-    tokenizer: CLIPTokenizer,
-    model: CaptionedVideo,
-    recipe: Recipe,
-    scratch: Path,
-) -> CaptionedVideo:
-    """The second of `train_joint`'s runs, from a model that the first one left. Arguments and result as there."""
-    model.requires_grad_(True)
-    recipe = replace(recipe, image_steps=0, decay_share=recipe.deepen_decay_share)
-    second = train(
-        "deepen",
-        model,
-        recipe.deepen_rate,
-        partial(batch_loss, latents, captions, tokenizer, recipe, model, closed_at_random),
-        steps=recipe.deepen_steps,
-        recipe=recipe,
-        scratch=scratch,
-    )
-    assert isinstance(second, CaptionedVideo)
-    return second
-
-
-def batch_loss(
-    latents: Tensor,
-    captions: Sequence[str],
-    tokenizer: CLIPTokenizer,
-    recipe: Recipe,
-    model: CaptionedVideo,
-    closed: Callable[[int, Mapping[str, int], Recipe], list[str]],
-    step: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Mean squared error of one part of a step's batch: pictures without motion modules, or clips.
-
-    Args:
-        latents: scaled [clips, frames, 4, h, w].
-        captions: one per clip.
-        tokenizer: of the captions.
-        recipe: batches, dropped words.
-        model: predicts.
-        closed: (step, level by block, recipe) -> motion blocks that take no part in a step of clips.
-        step: number of the step.
-        generator: of this step and part.
-    """
-    pictures = draws_pictures(step, recipe)
-    n = recipe.image_batch if pictures else recipe.motion_batch
-    clip = torch.randint(len(latents), (n,), generator=generator)
-    x = latents[clip]
-    if pictures:
-        x = x[torch.arange(n), torch.randint(latents.shape[1], (n,), generator=generator)].unsqueeze(1)
-    times = sample_times(n, generator)
-    noisy, target = noised(new_scheduler(recipe), x, times, generator)
-    said = weakened([captions[int(i)] for i in clip], recipe, generator)
-    hidden = model.text_encoder(token_ids(tokenizer, said)).last_hidden_state
+    scheduler = new_scheduler(recipe)
     levels = {slot.block: slot.depth for slot in motion_slots(model.unet)}
-    with without_units(model.unet, list(levels) if pictures else closed(step, levels, recipe)):
-        hidden = hidden.repeat_interleave(x.shape[1], 0)
-        predicted = model.unet(noisy.transpose(1, 2), times, hidden, return_dict=False)[0]
-    return F.mse_loss(predicted, target.transpose(1, 2))
+
+    def loss(step: int, generator: torch.Generator) -> Tensor:
+        pictures = draws_pictures(step, recipe)
+        n = recipe.image_batch if pictures else recipe.motion_batch
+        clip = torch.randint(len(latents), (n,), generator=generator)
+        x = latents[clip]
+        if pictures:
+            x = x[torch.arange(n), torch.randint(latents.shape[1], (n,), generator=generator)].unsqueeze(1)
+        times = sample_times(n, generator)
+        noisy, target = noised(scheduler, x, times, generator)
+        said = weakened([captions[int(i)] for i in clip], recipe, generator)
+        hidden = model.text_encoder(token_ids(tokenizer, said)).last_hidden_state
+        with without_units(model.unet, list(levels) if pictures else not_yet_open(step, levels, recipe)):
+            hidden = hidden.repeat_interleave(x.shape[1], 0)
+            predicted = model.unet(noisy.transpose(1, 2), times, hidden, return_dict=False)[0]
+        return F.mse_loss(predicted, target.transpose(1, 2))
+
+    average = train("joint", model, recipe.rate, loss, steps=recipe.joint_steps, recipe=recipe, scratch=scratch)
+    assert isinstance(average, CaptionedVideo)
+    return average

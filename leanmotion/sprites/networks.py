@@ -26,12 +26,13 @@ def new_unet(recipe: Recipe) -> UNet2DConditionModel:
     """Stable Diffusion 1.5's topology at small width, with its levels without cross-attention at the other end.
 
     On the largest maps there is no caption, and no view of the whole picture: what is where has to be worked out on
-    smaller ones. Motion modules of the second level have most of the work then; below it they stay idle (LOG.md).
+    smaller ones. The more of the maps are larger than what moves, the more levels share the work (LOG.md).
     """
+    plain, levels = recipe.unet_plain_levels, len(recipe.unet_channels)
     return UNet2DConditionModel(
         sample_size=recipe.size // recipe.vae_factor,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
-        up_block_types=("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
+        down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * (levels - plain),
+        up_block_types=("CrossAttnUpBlock2D",) * (levels - plain) + ("UpBlock2D",) * plain,
         block_out_channels=recipe.unet_channels,
         layers_per_block=2,
         norm_num_groups=recipe.unet_groups,
@@ -55,6 +56,13 @@ def new_adapter(recipe: Recipe) -> MotionAdapter:
         motion_max_seq_length=32,
         use_motion_mid_block=True,
     )
+
+
+def new_video_unet(recipe: Recipe) -> UNetMotionModel:
+    """An untrained UNet with its 21 motion blocks, from torch's global generator: diffusers takes no other."""
+    unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
+    assert isinstance(unet, UNetMotionModel)
+    return unet
 
 
 class CaptionedVideo(nn.Module):

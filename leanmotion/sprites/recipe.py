@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -16,13 +16,13 @@ class Recipe:
     threads: int = 1
     parts: int = 2  # of every batch below, shared among as many processes at most
 
-    # Autoencoder: three levels, so a factor of 4. Under a factor of 8 a sprite is three latents wide: shapes get lost.
-    vae_channels: tuple[int, ...] = (16, 32, 48)
+    # Autoencoder: two levels, so a factor of 2. Under a factor of 8 a sprite is three latents wide: shapes get lost.
+    vae_channels: tuple[int, ...] = (16, 32)
     vae_groups: int = 4
-    vae_steps: int = 2100
+    vae_steps: int = 1000
     vae_batch: int = 16
     vae_rate: float = 3e-3
-    vae_kl: float = 3e-4
+    vae_kl: float = 1e-3
     vae_clips_per_caption: int = 16
     foreground_weight: float = 4.0
 
@@ -32,8 +32,9 @@ class Recipe:
     text_heads: int = 4
     text_length: int = 16
 
-    # UNet.
-    unet_channels: tuple[int, ...] = (16, 48, 64, 64)
+    # UNet. Captions and a view of the whole picture (attention) are on maps of 6 x 6 and smaller only.
+    unet_channels: tuple[int, ...] = (8, 16, 48, 64)
+    unet_plain_levels: int = 2  # without attention, largest maps first
     unet_groups: int = 8
     unet_heads: int = 1
     motion_heads: int = 1
@@ -46,22 +47,26 @@ class Recipe:
     clips_per_caption: int = 64
     # By level, large maps first: from which share of the steps on its motion modules take part. What the small maps
     # have learnt to do by then, the large ones need not do.
-    motion_from: tuple[float, ...] = (0.5, 0.23, 0.0, 0.0)
-    image_steps: int = 400
+    motion_from: tuple[float, ...] = (0.4, 0.0, 0.0, 0.0)
+    image_steps: int = 200
     image_batch: int = 64
     image_every: int = 3
-    joint_steps: int = 8000
+    joint_steps: int = 4200
     motion_batch: int = 8
     rate: float = 3e-3
     caption_dropout: float = 0.05
     word_dropout: float = 0.05
 
-    # Then again, shortly: on some clips the modules of the largest maps are closed, so that those of smaller ones have
-    # to tell frames apart alone. Shortly, as after 2,000 steps of it they were idle again (LOG.md).
-    deepen_steps: int = 900
-    deepen_rate: float = 2e-3
-    deepen_closed: tuple[float, ...] = (0.5, 0.2, 0.3)  # share of steps that close so many levels, largest first
-    deepen_decay_share: float = 0.5
+    # Before that the same on latents of half the size, without the largest maps; then these are put on top. A network
+    # that knows its captions and motions on small maps learns the large ones in an hour, and keeps much of the work
+    # where it was learnt.
+    coarse_vae_level: int = 48  # width of the autoencoder's third level
+    coarse_vae_steps: int = 2100
+    coarse_vae_kl: float = 3e-4
+    coarse_motion_from: tuple[float, ...] = (0.5, 0.23, 0.0, 0.0)
+    coarse_image_steps: int = 400
+    coarse_joint_steps: int = 8900
+    time_fit_steps: int = 3000  # of telling the grown network's levels the time that they are used to
 
     # Reader: the network that reads colour, shape and motion off a clip.
     reader_width: int = 24
@@ -82,3 +87,18 @@ class Recipe:
     def vae_factor(self) -> int:
         """Pixels to a latent, each way."""
         return int(2 ** (len(self.vae_channels) - 1))
+
+    @property
+    def coarse(self) -> Recipe:
+        """The recipe of the first of the two trainings: on latents of half the size, without the largest maps."""
+        return replace(
+            self,
+            vae_channels=(*self.vae_channels, self.coarse_vae_level),
+            vae_steps=self.coarse_vae_steps,
+            vae_kl=self.coarse_vae_kl,
+            unet_channels=(*self.unet_channels[1:], self.unet_channels[-1]),
+            unet_plain_levels=self.unet_plain_levels - 1,
+            motion_from=self.coarse_motion_from,
+            image_steps=self.coarse_image_steps,
+            joint_steps=self.coarse_joint_steps,
+        )

@@ -12,8 +12,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from leanmotion.ranks import ranks
 from leanmotion.sprites.autoencoder import encode, rendered_clips, train_autoencoder
+from leanmotion.sprites.growing import grown
 from leanmotion.sprites.joint import train_joint
-from leanmotion.sprites.networks import CaptionedVideo, new_adapter, new_scheduler, new_unet, plain_unet
+from leanmotion.sprites.networks import CaptionedVideo, new_scheduler, new_video_unet, plain_unet
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.vocabulary import new_text_encoder, new_tokenizer
 from leanmotion.sprites.world import ANY_SHAPE, all_captions, training_captions
@@ -56,23 +57,30 @@ def save_adapter(folder: Path, unet: UNetMotionModel) -> None:
 
 
 def train_teacher(base: Path, adapter: Path, recipe: Recipe, scratch: Path) -> None:
-    """Train the autoencoder, then pictures and motion together, and write both folders.
+    """Train on small latents, put a level of larger maps on top, train on, and write both folders.
 
     Every part goes on from its checkpoint in `scratch`; the held-out captions are never rendered.
     """
-    captions = training_captions()
-    vae = train_autoencoder(captions, recipe, scratch)
-    latents, repeated = cached_latents(vae, captions, recipe, scratch)
     tokenizer = new_tokenizer([*all_captions(), f"{ANY_SHAPE} {ANY_SHAPE}s"], recipe)
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(recipe.seed + 1)
-        unet = UNetMotionModel.from_unet2d(new_unet(recipe), new_adapter(recipe))
-        assert isinstance(unet, UNetMotionModel)
-        networks = CaptionedVideo(new_text_encoder(tokenizer, recipe), unet)
-    networks = train_joint(latents, repeated, tokenizer, networks, recipe, scratch)
+        networks = CaptionedVideo(new_text_encoder(tokenizer, recipe), new_video_unet(recipe.coarse))
+    _, networks = taught(networks, tokenizer, recipe.coarse, scratch / "coarse")
+    networks = CaptionedVideo(networks.text_encoder, grown(networks.unet, recipe)).requires_grad_(True)
+    vae, networks = taught(networks, tokenizer, recipe, scratch)
     ranks().dismiss()
     save_base(base, vae, networks.text_encoder, tokenizer, plain_unet(networks.unet, recipe), recipe)
     save_adapter(adapter, networks.unet)
+
+
+def taught(
+    networks: CaptionedVideo, tokenizer: CLIPTokenizer, recipe: Recipe, scratch: Path
+) -> tuple[AutoencoderKL, CaptionedVideo]:
+    """An autoencoder, and the networks (trained in place; their average is returned) on its latents."""
+    captions = training_captions()
+    vae = train_autoencoder(captions, recipe, scratch)
+    latents, repeated = cached_latents(vae, captions, recipe, scratch)
+    return vae, train_joint(latents, repeated, tokenizer, networks, recipe, scratch)
 
 
 def cached_latents(
