@@ -18,16 +18,21 @@ from leanmotion.tables import write_text
 GIF, SHEET = "docs/original-and-pruned.gif", "docs/contact-sheet.png"
 TIME = "UNet call"
 _GIF_CLIPS, _SHEET_CLIPS, _STRIP = 8, 8, 8
+_EMBEDDED = "data/teacher/base"
 
 
 @dataclass(frozen=True)
 class Results:
-    """What git keeps of a run: rows of `metrics/plots/rounds.csv`, and `ranking.json` and `selection.json`."""
+    """What git keeps of a run: rows of `metrics/plots/rounds.csv`, and `ranking.json` and `selection.json`.
+
+    `teacher` is the embedded teacher's `teacher.json`, where that is the run's teacher.
+    """
 
     settings: Settings
     rounds: Sequence[Mapping[str, str]]
     ranking: Mapping[str, Any]
     selection: Mapping[str, Any]
+    teacher: Mapping[str, Any] | None = None
 
     @property
     def shown(self) -> str:
@@ -48,14 +53,15 @@ def read_results(params: Path, metrics: Path) -> Results:
     try:
         with (metrics / "plots/rounds.csv").open(encoding="utf-8", newline="") as file:
             rounds = sorted(csv.DictReader(file), key=lambda row: int(row["removed"]))
-        ranking, selection = (
-            json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in ("ranking", "selection")
-        )
+        settings, names = load_settings(params), ["ranking", "selection"]
+        if settings.teacher.base == _EMBEDDED and (metrics / "teacher.json").exists():
+            names.append("teacher")
+        kept = [json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in names]
     except FileNotFoundError as error:
         raise LeanmotionError(f"{error.filename}: no such file: `dvc repro` makes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise LeanmotionError(f"{metrics}: damaged metrics ({error}): `git checkout -- {metrics}`") from error
-    return Results(load_settings(params), rounds, ranking, selection)
+    return Results(settings, rounds, *kept)
 
 
 def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
@@ -207,6 +213,12 @@ def _reading(found: Results) -> str:
         )
     if (tau := found.ranking.get("split_half_tau")) is not None:
         said.append(f"The split-half Kendall tau of the ranking is {tau:.2f}.")
+    if found.teacher:
+        read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
+        said.append(
+            f"The teacher is a small one: of captions that it never saw, {', '.join(read[:-1])} and {read[-1]} that it "
+            f"draws are read as asked for ({found.teacher['clips']} clips: `make teacher-check`)."
+        )
     return " ".join(said)
 
 

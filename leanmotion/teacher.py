@@ -2,6 +2,8 @@
 
 import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,15 +120,15 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
 
     place = locate(teacher.base, teacher.base_revision, role="base")
     options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}
-    _quiet_loading()
     try:
-        if place.is_file():
-            # diffusers would ask the hub for the configuration that a single file lacks, though no hub id is named.
-            base = StableDiffusionPipeline.from_single_file(str(place), local_files_only=True, **options)
-        else:
-            base = StableDiffusionPipeline.from_pretrained(
-                place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False, **options
-            )
+        with _quiet_loading():
+            if place.is_file():
+                # diffusers would ask the hub for the configuration that a single file lacks, though no hub id is named.
+                base = StableDiffusionPipeline.from_single_file(str(place), local_files_only=True, **options)
+            else:
+                base = StableDiffusionPipeline.from_pretrained(
+                    place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False, **options
+                )
     except Exception as error:  # diffusers raises many kinds on a folder that is not one
         mend = " (a single file takes its configuration from the hub's cache: give a folder)" if place.is_file() else ""
         raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)}){mend}") from error
@@ -169,14 +171,17 @@ def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = Non
     )  # fmt: skip
 
 
-def _quiet_loading() -> None:
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
     """Loading takes a second; its bars would drown the stage's own. A pickle that torch refuses gets our line alone."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", "Detected pickle protocol")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
+        yield
 
 
 def _check_fit(unet: Any, adapter: Any, teacher: Teacher) -> None:

@@ -105,3 +105,12 @@ def test_a_readme_without_markers_is_left_alone(run: Run, project: Path, text: s
 def test_missing_metrics_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(LeanmotionError, match=r"dvc repro"):
         readme.read_results(ROOT / "params.yaml", tmp_path)
+
+
+def test_figures_of_the_embedded_teacher_are_said_of_no_other(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text((ROOT / "params.yaml").read_text().replace("data/teacher/base", "data/another"))
+    own, other = (readme.read_results(path, ROOT / "metrics") for path in (ROOT / "params.yaml", params))
+    said = f"{own.teacher['original_motion']:.0%} of the motions that it draws" if own.teacher else "missing"
+    assert said in readme.blocks(own, {})["reading"]
+    assert "captions that it never saw" not in readme.blocks(other, {})["reading"]
