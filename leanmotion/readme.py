@@ -18,14 +18,14 @@ from leanmotion.tables import write_text
 GIF, SHEET = "docs/original-and-pruned.gif", "docs/contact-sheet.png"
 TIME = "UNet call"
 _GIF_CLIPS, _SHEET_CLIPS, _STRIP = 8, 8, 8
-_EMBEDDED = "data/teacher/base"
+_EMBEDDED = ("data/teacher/base", "data/teacher/adapter")
 
 
 @dataclass(frozen=True)
 class Results:
     """What git keeps of a run: rows of `metrics/plots/rounds.csv`, and `ranking.json` and `selection.json`.
 
-    `teacher` is the embedded teacher's `teacher.json`, where that is the run's teacher.
+    `teacher` is the embedded teacher's `teacher.json`, where that is the run's teacher and was checked.
     """
 
     settings: Settings
@@ -50,12 +50,12 @@ def read_results(params: Path, metrics: Path) -> Results:
     Raises:
         LeanmotionError: A file is missing or damaged.
     """
+    settings, names = load_settings(params), ["ranking", "selection"]
+    if (settings.teacher.base, settings.teacher.adapter) == _EMBEDDED and (metrics / "teacher.json").exists():
+        names.append("teacher")
     try:
         with (metrics / "plots/rounds.csv").open(encoding="utf-8", newline="") as file:
             rounds = sorted(csv.DictReader(file), key=lambda row: int(row["removed"]))
-        settings, names = load_settings(params), ["ranking", "selection"]
-        if settings.teacher.base == _EMBEDDED and (metrics / "teacher.json").exists():
-            names.append("teacher")
         kept = [json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in names]
     except FileNotFoundError as error:
         raise LeanmotionError(f"{error.filename}: no such file: `dvc repro` makes it") from None

@@ -18,7 +18,7 @@ from leanmotion.variants import Samplers
 
 
 def main(
-    budget: Annotated[Budget, typer.Option(help="small: 13 trials on the default; full: 37")] = Budget.full,
+    budget: Annotated[Budget, typer.Option(help="small: 13 trials on the default; full: 33")] = Budget.full,
     count: Annotated[int | None, typer.Option(help="blocks deleted; else what `select` chose")] = None,
     params: Path = Path("params.yaml"),
     data: Annotated[Path, typer.Option(help="the flow's folder, after `dvc repro`")] = Path("data"),

@@ -107,10 +107,14 @@ def test_missing_metrics_are_one_line(tmp_path: Path) -> None:
         readme.read_results(ROOT / "params.yaml", tmp_path)
 
 
-def test_figures_of_the_embedded_teacher_are_said_of_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["base", "adapter"])
+def test_figures_of_the_embedded_teacher_are_said_of_no_other(tmp_path: Path, part: str) -> None:
     params = tmp_path / "params.yaml"
-    params.write_text((ROOT / "params.yaml").read_text().replace("data/teacher/base", "data/another"))
+    params.write_text(
+        (ROOT / "params.yaml").read_text().replace(f"{part}: data/teacher/{part}", f"{part}: data/another")
+    )
     own, other = (readme.read_results(path, ROOT / "metrics") for path in (ROOT / "params.yaml", params))
-    said = f"{own.teacher['original_motion']:.0%} of the motions that it draws" if own.teacher else "missing"
+    assert own.teacher is not None and other.teacher is None
+    said = f"{own.teacher['original_motion']:.0%} of the motions that it draws"
     assert said in readme.blocks(own, {})["reading"]
     assert "captions that it never saw" not in readme.blocks(other, {})["reading"]
