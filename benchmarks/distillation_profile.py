@@ -1,8 +1,9 @@
 """Where a round's time goes: the share of teacher and student, forward and backward, in the wall time of its training.
 
 Run in the project's folder after `dvc repro`: `python benchmarks/distillation_profile.py --round r14`. What is timed is
-the whole of `leanmotion.training.distil`: clips and captions, passes, clipping, AdamW, moving average, checkpoints with
-their fsync, validation. Imports, loading of weights and saving of the student lie outside: they are printed apart.
+the whole of `leanmotion.distillation.training.distil`: clips and captions, passes, clipping, AdamW, moving average,
+checkpoints with their fsync, validation. Imports, loading of weights and saving of the student lie outside: they are
+printed apart.
 """
 
 from __future__ import annotations
@@ -70,14 +71,15 @@ def main() -> None:
 
     import diffusers
 
-    from leanmotion.captions import CaptionEncoder
-    from leanmotion.chunks import scratch_folder
-    from leanmotion.clips import ClipSource
-    from leanmotion.rounds import RoundPlan, distillation_settings, drawing_of, prune, student_unet
-    from leanmotion.settings import load_settings
-    from leanmotion.teacher import TeacherRecord
-    from leanmotion.training import distil
-    from leanmotion.variants import Samplers, Student, device
+    from leanmotion.distillation.caption_states import CaptionEncoder
+    from leanmotion.distillation.clip_source import ClipSource
+    from leanmotion.distillation.rounds import distillation_settings, drawing_of, prune, student_unet
+    from leanmotion.distillation.training import distil
+    from leanmotion.model.student import RoundPlan
+    from leanmotion.model.teacher import TeacherRecord
+    from leanmotion.model.variants import Samplers, Student, device
+    from leanmotion.pipeline.scratch import scratch_folder
+    from leanmotion.pipeline.settings import load_settings
 
     settings, data = load_settings(), arguments.data
     order = arguments.order or data / f"order/{arguments.round}.json"

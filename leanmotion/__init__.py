@@ -7,18 +7,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from leanmotion.adapter import load_pruned_pipeline
     from leanmotion.errors import LeanmotionError
-    from leanmotion.removal import remove_units
-    from leanmotion.units import list_units
+    from leanmotion.model.pruned_adapter import load_pruned_pipeline
+    from leanmotion.model.removal import remove_units
+    from leanmotion.model.units import list_units
 
 __all__ = ["LeanmotionError", "list_units", "load_pruned_pipeline", "remove_units"]
 
 _HOMES = {
     "LeanmotionError": "errors",
-    "list_units": "units",
-    "load_pruned_pipeline": "adapter",
-    "remove_units": "removal",
+    "list_units": "model.units",
+    "load_pruned_pipeline": "model.pruned_adapter",
+    "remove_units": "model.removal",
 }
 
 

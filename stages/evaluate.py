@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
-from leanmotion.features import FeatureSet, embedded, open_extractor
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.tables import read_frame, write_table, write_text
-from leanmotion.teacher import TeacherRecord
+from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
+from leanmotion.features.features import FeatureSet, embedded, open_extractor
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame, write_table, write_text
 
 
 def main(
@@ -46,7 +46,7 @@ def main(
     meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1"}
     write_table(out, "evaluation", rows, meta=meta)
     write_text(metrics, json.dumps(metrics_of(rows, "select"), indent=1) + "\n")
-    summary.evaluation(rows)
+    terminal.evaluation(rows)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.rendering import Take, render
-from leanmotion.settings import load_settings
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Samplers
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.videos.listing import show_takes
+from leanmotion.videos.rendering import Take, render
 
 
 def main(
@@ -25,7 +26,7 @@ def main(
     samplers = Samplers(settings, TeacherRecord.read(teacher))
     take = Take("full", samplers.teacher(), split, seeds)
     render([take], out, prompts=prompts, settings=settings, samplers=samplers, label=f"original, {split} {seeds}")
-    summary.videos(out)
+    show_takes(out)
 
 
 if __name__ == "__main__":

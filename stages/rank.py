@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.features import FeatureSet
-from leanmotion.importance import metrics_of, null_paired, orders_of, rank_importance
-from leanmotion.records import write_record
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_frame, write_table, write_text
+from leanmotion.features.features import FeatureSet
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame, write_table, write_text
+from leanmotion.ranking.importance import metrics_of, null_paired, orders_of, rank_importance
 
 
 def main(
@@ -45,7 +45,7 @@ def main(
         stale.unlink()
     write_text(metrics, json.dumps(metrics_of(found, cosine, null_paired(read)), indent=1) + "\n")
     tau, null = found.ranking.settling["split_half_tau"], found.ranking.null["fvd"]
-    summary.ranking(found.blocks, f"split-half Kendall tau {tau:.2f}; the original under other seeds: FVD {null:.3g}")
+    terminal.ranking(found.blocks, f"split-half Kendall tau {tau:.2f}; the original under other seeds: FVD {null:.3g}")
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.rendering import Take, render
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Samplers
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.videos.listing import show_takes
+from leanmotion.videos.rendering import Take, render
 
 
 def main(
@@ -31,7 +32,7 @@ def main(
     arms = {"pruned": samplers.teacher(this.removed), "distilled": samplers.student(this)}
     takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
     render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"round {this.round}")
-    summary.videos(out)
+    show_takes(out)
 
 
 if __name__ == "__main__":

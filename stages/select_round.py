@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from leanmotion import stage
-from leanmotion.records import write_record
-from leanmotion.selection import RoundEvidence, select
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_table, write_text
+from leanmotion.evaluation.selection import RoundEvidence, select
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_table, write_text
 
 FINAL = (
     "removed", "parameters", "macs", "videos", "null", "fvd_cross", "fvd_cross_low", "fvd_cross_high", "excess",

@@ -3,14 +3,14 @@
 from contextlib import closing
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.progress import Progress
-from leanmotion.rendering import requests_of
-from leanmotion.settings import load_settings
-from leanmotion.similarity import SimilarityRecorder, ranges
-from leanmotion.tables import write_table
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.requests import requests_of
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Samplers
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_table
+from leanmotion.probing.similarity import SimilarityRecorder, ranges
 
 
 def main(
@@ -36,7 +36,7 @@ def main(
             progress.update(len(requests[start : start + size]))
     rows = recorder.rows()
     write_table(out, "similarity", rows)
-    summary.similarity(ranges(rows))
+    terminal.similarity(ranges(rows))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.records import read_record
-from leanmotion.settings import Settings
-from leanmotion.students import Student
-from leanmotion.tables import read_frame, read_table, table_meta
+from leanmotion.model.student import Student
+from leanmotion.pipeline.records import read_record
+from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.tables import read_frame, read_table, table_meta
 
 BASE = "base"
 

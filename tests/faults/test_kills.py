@@ -50,11 +50,11 @@ def _trace() -> None:
 
         setattr(place, name, traced)
 
-    wrap("leanmotion.sampling", "Sampler", "_batch", "chunk")
-    wrap("leanmotion.features", None, "_rows", "take")
-    wrap("leanmotion.clips", None, "encode_clips", "group")
-    wrap("leanmotion.training", "_Run", "step", "step")
-    wrap("leanmotion.export", None, "save_pruned", "export")
+    wrap("leanmotion.model.sampler", "Sampler", "_batch", "chunk")
+    wrap("leanmotion.features.features", None, "_rows", "take")
+    wrap("leanmotion.clips.latents", None, "encode_clips", "group")
+    wrap("leanmotion.distillation.training", "_Run", "step", "step")
+    wrap("leanmotion.export.export", None, "save_pruned", "export")
     with open(os.environ["FAULTS_TRACE"], "a") as file:
         file.write("main\\n")
 

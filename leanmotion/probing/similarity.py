@@ -1,0 +1,236 @@
+"""Cosine similarity between each unit's input and output: high means that the unit changes little."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.model.units import ATTENTIONS, GRANULARITIES, Unit, list_units
+
+AUTHORS_RANGES = {
+    "temporal_transformer": (0.60, 0.93),
+    "transformer_block": (0.15, 0.53),
+    "attention": (0.02, 0.51),
+}
+"""Lowest and highest cosine that the method's authors saw on AnimateDiff v1.5.2, by granularity."""
+
+
+@dataclass
+class Moments:
+    """Running count, sum and sum of squares: memory does not grow with what is added.
+
+    They stay on the device of what is added: reading a number back after every module would stall a GPU.
+    """
+
+    count: int = 0
+    total: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Adds every element of a tensor of any shape; sums are kept in float64."""
+        wide = values.double()
+        self.count += values.numel()
+        self.total = self.total + wide.sum()
+        self.squares = self.squares + wide.square().sum()
+
+    @property
+    def mean(self) -> float:
+        """Of all that was added; there must have been something."""
+        return float(self.total) / self.count
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation; a rounding error below zero counts as zero."""
+        return math.sqrt(max(float(self.squares) / self.count - self.mean**2, 0.0))
+
+
+@dataclass
+class _Seen:
+    cosine: Moments = field(default_factory=Moments)
+    residual: Moments = field(default_factory=Moments)
+
+
+def token_cosines(before: Tensor, after: Tensor, dim: int) -> Tensor:
+    """Cosine over the channels `dim`, one per token, in float32; 0 where either vector is zero.
+
+    Written as xy / sqrt(xx yy), not as a product of unit vectors, and from the sums on in float64: there the order of a
+    sum, or a root that is an ulp off (vector libraries round roots as they like), is far below what rounding to float32
+    shows. So an unchanged token gives exactly 1 and a negated one exactly -1, on any processor.
+    """
+    x, y = before.detach().float(), after.detach().float()
+    product, xx, yy = ((a * b).sum(dim, dtype=torch.float64) for a, b in ((x, y), (x, x), (y, y)))
+    scale = (xx * yy).sqrt()
+    return torch.where(scale > 0, product / scale, torch.zeros_like(scale)).float()
+
+
+class SimilarityRecorder:
+    """Hooks on every unit of a UNet, while entered; each call of the UNet adds to the figures of its timestep.
+
+    What is compared: for a temporal transformer and a transformer block what goes in and what comes out, their own
+    residual included; for an attention layer what it receives (after norm and positional embedding) and what it
+    returns (before its residual), and besides, as `residual_cosine`, the residual stream before and after it.
+    With guidance the pipeline's batch holds both halves, and both count.
+
+    Args:
+        unet: a `diffusers.UNetMotionModel`; removed units are not there, hence not recorded.
+        units: which ones; all when None.
+    """
+
+    def __init__(self, unet: nn.Module, units: Iterable[Unit] | None = None) -> None:
+        self.unet = unet
+        self.units = list(list_units(unet) if units is None else units)
+        self.timestep: int | None = None
+        self._seen: dict[tuple[str, int], _Seen] = {}
+        self._stream: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    def __enter__(self) -> SimilarityRecorder:
+        handles = self._handles
+        handles.append(self.unet.register_forward_pre_hook(self._note_timestep, with_kwargs=True))
+        for unit in self.units:
+            module = self.unet.get_submodule(unit.address)
+            handles.append(module.register_forward_hook(self._compare(unit), with_kwargs=True))
+            if unit.granularity == "attention":
+                parent, _, name = unit.address.rpartition(".")
+                norm = self.unet.get_submodule(f"{parent}.{ATTENTIONS[name]}")
+                handles.append(norm.register_forward_pre_hook(self._keep_stream(unit), with_kwargs=True))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._stream.clear()
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per unit and timestep, in forward order and in the order of the timesteps' first calls.
+
+        Returns:
+            Keys unit, block, granularity, timestep, cosine, cosine_std (over tokens, frames and prompts),
+            residual_cosine (None but for attention), count (token vectors averaged).
+
+        Raises:
+            LeanmotionError: the UNet was never called in between, or what goes through a unit is not finite.
+        """
+        if not self._seen:
+            raise LeanmotionError("similarity: no call of the UNet was recorded: call it inside the `with` block")
+        steps = list(dict.fromkeys(step for _, step in self._seen))
+        pairs = ((unit, step) for unit in self.units for step in steps if (unit.id, step) in self._seen)
+        return [_finite(_row(unit, step, self._seen[unit.id, step])) for unit, step in pairs]
+
+    def _note_timestep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        timestep = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        values = set(timestep.flatten().tolist()) if isinstance(timestep, Tensor) else {timestep}
+        if len(values) != 1:
+            raise ValueError(f"similarity is kept per timestep, and one call had several: {sorted(values)}")
+        self.timestep = int(values.pop())
+
+    def _keep_stream(self, unit: Unit) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._stream[unit.id] = _first(args, kwargs).detach()
+
+        return hook
+
+    def _compare(self, unit: Unit) -> Callable[..., None]:
+        # [batch * frames, channels, height, width] outside, [batch * height * width, frames, channels] inside.
+        dim = 1 if unit.granularity == "temporal_transformer" else -1
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            if self.timestep is None:
+                return
+            seen = self._seen.setdefault((unit.id, self.timestep), _Seen())
+            seen.cosine.add(token_cosines(_first(args, kwargs), output, dim))
+            if unit.granularity == "attention":
+                before = self._stream.pop(unit.id)
+                seen.residual.add(token_cosines(before, before + output.detach(), dim))
+
+        return hook
+
+
+def measure_similarity(
+    unet: nn.Module, run: Callable[[], object], units: Iterable[Unit] | None = None
+) -> list[dict[str, Any]]:
+    """Rows of a `SimilarityRecorder` around one call of `run`, which samples with the UNet."""
+    with SimilarityRecorder(unet, units) as recorder:
+        run()
+    return recorder.rows()
+
+
+def ranges(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lowest, median and highest cosine over the units of each granularity, beside what the authors saw.
+
+    A unit's cosine is the plain mean over its timesteps. The effect of attention on its residual stream has a row of
+    its own, for which the authors gave no range.
+
+    Args:
+        rows: of `SimilarityRecorder.rows`.
+
+    Returns:
+        Rows with granularity, measure (`in_out` or `residual`), units, min, median, max, authors_min, authors_max.
+    """
+    table = []
+    for granularity in GRANULARITIES:
+        for measure, column in (("in_out", "cosine"), ("residual", "residual_cosine")):
+            means = _unit_means([row for row in rows if row["granularity"] == granularity], column)
+            if not means:
+                continue
+            low, high = AUTHORS_RANGES[granularity] if measure == "in_out" else (None, None)
+            table.append(
+                {
+                    "granularity": granularity,
+                    "measure": measure,
+                    "units": len(means),
+                    "min": min(means),
+                    "median": median(means),
+                    "max": max(means),
+                    "authors_min": low,
+                    "authors_max": high,
+                }
+            )
+    return table
+
+
+def _unit_means(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
+    by_unit: dict[str, list[float]] = {}
+    for row in rows:
+        # From a data frame a missing number comes as NaN.
+        if row[column] is not None and not math.isnan(row[column]):
+            by_unit.setdefault(row["unit"], []).append(row[column])
+    return [fmean(values) for values in by_unit.values()]
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    for name in ("cosine", "cosine_std", "residual_cosine"):
+        if row[name] is not None and not math.isfinite(row[name]):
+            raise LeanmotionError(
+                f"similarity: {name} of {row['unit']} at timestep {row['timestep']} is not finite: "
+                "check the weights, or set teacher.dtype to float32"
+            )
+    return row
+
+
+def _row(unit: Unit, timestep: int, seen: _Seen) -> dict[str, Any]:
+    return {
+        "unit": unit.id,
+        "block": unit.block,
+        "granularity": unit.granularity,
+        "timestep": timestep,
+        "cosine": seen.cosine.mean,
+        "cosine_std": seen.cosine.std,
+        "residual_cosine": seen.residual.mean if seen.residual.count else None,
+        "count": seen.cosine.count,
+    }
