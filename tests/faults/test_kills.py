@@ -78,7 +78,7 @@ class Clone(Project):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", ".gitignore"):
             shutil.copyfile(ROOT / name, folder / name)
-        with (folder / "leanmotion/stage.py").open("a") as file:
+        with (folder / "leanmotion/pipeline/stage.py").open("a") as file:
             file.write(TRACER)
         self.trace = folder.parent / "trace"
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
