@@ -112,6 +112,28 @@ def test_a_claim_excludes_other_processes_and_other_names_are_free(tmp_path) -> 
     assert other(NAME) == 10
 
 
+def test_a_process_holds_several_claims_and_gives_each_back_alone(tmp_path) -> None:
+    """Closing any handle of a file frees all POSIX locks of a process: giving one claim back must not close one."""
+    claims, names = Claims(tmp_path / "claims"), ["ab" * 32, "cd" * 32]
+
+    def free_elsewhere() -> list[bool]:
+        def look() -> None:
+            free = [Claims(tmp_path / "claims").take(name) for name in names]
+            os._exit(10 + free[0] + 2 * free[1])
+
+        code = ended(forked(look)) - 10
+        return [bool(code & 1), bool(code & 2)]
+
+    assert all(map(claims.take, names))
+    # A second object, as another part of the program has it, is no way round.
+    assert not Claims(tmp_path / "claims").take(names[0])
+    assert free_elsewhere() == [False, False]
+    claims.release(names[0])
+    assert free_elsewhere() == [True, False]
+    claims.release(names[1])
+    assert free_elsewhere() == [True, True]
+
+
 def test_a_killed_holder_leaves_no_claim(tmp_path) -> None:
     claims = Claims(tmp_path / "claims")
 
@@ -218,7 +240,7 @@ def run_stages(project: SimpleNamespace, out: Path) -> dict[str, bytes]:
     similarity = project.data / "similarity.parquet"
     stage_main("probe")(name="transformers", out=out / "probe", similarity=similarity, **videos)
     stage_main("render")(student=project.data / "students/r1", out=out / "round", **videos)
-    stage_main("clips")(out=out / "clips", **common)
+    stage_main("clips")(out=out / "clips", **videos)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 

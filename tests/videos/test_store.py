@@ -1,6 +1,7 @@
 """The store: what an address depends on, what is kept, what is drawn again."""
 
 import hashlib
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,40 @@ def test_an_interrupted_fill_goes_on(store, tmp_path, dies_after: int) -> None:
     for chunk in jobs:
         assert store.path(chunk).read_bytes() == undisturbed.path(chunk).read_bytes()
     assert not list(store.folder.rglob("*.partial"))
+
+
+def test_one_is_written_while_the_next_is_drawn(store, monkeypatch) -> None:
+    """Writing the first waits for the second to be drawn: one after the other, this would never end."""
+    jobs, second, put = cut(TEACHER, requests(9), SAMPLING), threading.Event(), store.put
+
+    def waiting(chunk, clips) -> None:
+        assert chunk != jobs[0] or second.wait(60), "the next is not drawn meanwhile"
+        put(chunk, clips)
+
+    def noticed(asked):
+        if asked == jobs[1].requests:
+            second.set()
+        return draw(asked)
+
+    monkeypatch.setattr(store, "put", waiting)
+    assert list(store.fill(jobs, noticed)) == jobs
+    assert not store.missing(jobs)
+
+
+def test_an_error_of_writing_ends_the_drawing(store, monkeypatch) -> None:
+    jobs, sampler = cut(TEACHER, requests(15), SAMPLING), Counted()
+
+    def full(chunk, clips) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", full)
+        with pytest.raises(OSError, match="No space left"):
+            list(store.fill(jobs, sampler))
+    # The first write fails while the second is drawn, at the latest.
+    assert sampler.calls <= 2 and len(store.missing(jobs)) == 5
+    # No claim is left behind: all can be drawn now.
+    assert list(store.fill(jobs, draw)) == jobs
 
 
 def test_a_damaged_chunk_is_deleted_and_named(store) -> None:
