@@ -75,9 +75,10 @@ def main() -> None:
     from leanmotion.distillation.clip_source import ClipSource
     from leanmotion.distillation.rounds import distillation_settings, drawing_of, prune, student_unet
     from leanmotion.distillation.training import distil
-    from leanmotion.model.student import RoundPlan
+    from leanmotion.model.samplers import Samplers
+    from leanmotion.model.student import RoundPlan, Student
     from leanmotion.model.teacher import TeacherRecord
-    from leanmotion.model.variants import Samplers, Student, device
+    from leanmotion.pipeline.processes import device
     from leanmotion.pipeline.scratch import scratch_folder
     from leanmotion.pipeline.settings import load_settings
 

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
-from leanmotion.features.features import FeatureSet, embedded, open_extractor
+from leanmotion.features.embedding import embedded, open_extractor
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline import stage, terminal

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from leanmotion.distillation.rounds import drop_finished
 from leanmotion.export.export import export_student
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from leanmotion.cost.latency import latency_rows
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import write_table

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.settings import load_settings

@@ -7,7 +7,7 @@ import typer
 
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
+from leanmotion.model.variants import Variants
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.videos.listing import show_takes
@@ -28,10 +28,12 @@ def main(
     """
     settings = load_settings(params)
     this = Student.read(student)
-    samplers = Samplers(settings, TeacherRecord.read(teacher), [this])
-    arms = {"pruned": samplers.teacher(this.removed), "distilled": samplers.student(this)}
+    variants = Variants(settings, TeacherRecord.read(teacher))
+    arms = {"pruned": variants.teacher(this.removed), "distilled": variants.student(this)}
     takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
-    render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"round {this.round}")
+    render(
+        takes, out, prompts=prompts, settings=settings, samplers=variants.samplers([this]), label=f"round {this.round}"
+    )
     show_takes(out)
 
 

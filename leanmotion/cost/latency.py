@@ -11,7 +11,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import without_units
 from leanmotion.model.sampler import Sampler, latent_shape, one_thread_a_call
 from leanmotion.model.units import block_ids, parameters
-from leanmotion.model.variants import device
+from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import Settings
 

@@ -17,8 +17,8 @@ from leanmotion.model.memory import recomputed
 from leanmotion.model.pruned_adapter import apply_pruned, save_pruned
 from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.model.sampler import make_scheduler
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.processes import device, ranks
 from leanmotion.pipeline.progress import Progress

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.features import HEADS, FeatureSet
+from leanmotion.features.feature_tables import HEADS, FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Evaluation
 from leanmotion.ranking.fvd import Estimate, frechet_distances, kernel_distance, motion_measure, paired_distance

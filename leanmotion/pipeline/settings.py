@@ -1,7 +1,7 @@
 """params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -10,6 +10,7 @@ from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.pipeline.setting_errors import first_problem
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

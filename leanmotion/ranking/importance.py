@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Settings
-from leanmotion.probing.probe_sets import mean_similarity, probes_of
-from leanmotion.probing.similarity import ranges
+from leanmotion.probing.probe_sets import probes_of
+from leanmotion.probing.similarity_tables import mean_similarity, ranges
 from leanmotion.ranking.fvd import frechet_distance, kernel_distance, motion_measure, paired_distance
 from leanmotion.ranking.ranking import Ranking, rank_blocks
 

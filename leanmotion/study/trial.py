@@ -13,11 +13,12 @@ import pandas as pd
 from leanmotion.distillation.clip_source import ClipSource
 from leanmotion.distillation.rounds import run_round
 from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split
+from leanmotion.features.embedding import embedded
 from leanmotion.features.extractors import Extractor
-from leanmotion.features.features import FeatureSet, embedded
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.model.pruned_adapter import read_pruned_config
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.digests import code_digest
 from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.settings import Settings

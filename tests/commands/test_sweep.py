@@ -23,8 +23,9 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.requests import Request, Variant
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
 from leanmotion.model.teacher import load_pipeline
-from leanmotion.model.variants import Samplers, Student
 from leanmotion.pipeline.claims import Claims
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.tables import write_table

@@ -13,9 +13,9 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.pruned_adapter import read_pruned_config
 from leanmotion.model.removal import removed_units
 from leanmotion.model.requests import Request
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student, plan_round
 from leanmotion.model.units import parameters
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.prompts.splits import training_rows

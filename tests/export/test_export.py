@@ -12,8 +12,9 @@ from diffusers import AnimateDiffPipeline, MotionAdapter
 from leanmotion.export.export import export_student
 from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_pruned
 from leanmotion.model.removal import remove_units
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline
-from leanmotion.model.variants import Samplers, Student
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings, load_settings
 

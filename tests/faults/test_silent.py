@@ -11,7 +11,7 @@ from ledger import case
 from project import Project, refused, run_loud
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.tables import TableWriter, read_table, table_meta, write_table
 

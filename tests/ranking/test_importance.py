@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.probing.probe_sets import probes_of
 from leanmotion.ranking.fvd import frechet_distance

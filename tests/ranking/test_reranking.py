@@ -12,8 +12,8 @@ from leanmotion.clips.sources import write_clips_of
 from leanmotion.cost.inspection import inspect_teacher
 from leanmotion.distillation.rounds import run_round
 from leanmotion.features.extractors import load_extractor
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.tables import write_table
 from leanmotion.prompts.splits import prompt_rows

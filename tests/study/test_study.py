@@ -12,7 +12,7 @@ from leanmotion.clips.sources import write_clips_of
 from leanmotion.cost.inspection import inspect_teacher
 from leanmotion.errors import LeanmotionError
 from leanmotion.features.extractors import load_extractor
-from leanmotion.model.variants import Samplers
+from leanmotion.model.samplers import Samplers
 from leanmotion.pipeline.tables import read_table, write_table
 from leanmotion.prompts.splits import prompt_rows
 from leanmotion.study.results_page import figure, page

@@ -2,9 +2,9 @@
 
 from markupsafe import Markup
 
-from leanmotion.model.units import GRANULARITIES
 from leanmotion.pipeline.numbers import NOTHING, data, short
-from leanmotion.probing.similarity import ranges
+from leanmotion.pipeline.settings import GRANULARITIES
+from leanmotion.probing.similarity_tables import ranges
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import WIDTH, Axis, Chart, frame, heat, legend, text

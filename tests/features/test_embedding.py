@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features import features as module
+from leanmotion.features import embedding as module
+from leanmotion.features.embedding import embed, embedded
 from leanmotion.features.extractors import motion_descriptor
-from leanmotion.features.features import FeatureSet, embed, embedded
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.tables import read_frame, read_table, table_meta, write_table
 from leanmotion.videos.codec import encode
 
