@@ -25,14 +25,8 @@ def main(
     settings = load_settings(params)
     variants = Variants(settings, TeacherRecord.read(teacher))
     take = Take("full", variants.teacher(), split, seeds)
-    render(
-        [take],
-        out,
-        prompts=prompts,
-        settings=settings,
-        samplers=variants.samplers(),
-        label=f"original, {split} {seeds}",
-    )
+    label = f"original, {split} {seeds}"
+    render([take], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=label)
     show_takes(out)
 
 

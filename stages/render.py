@@ -31,9 +31,8 @@ def main(
     variants = Variants(settings, TeacherRecord.read(teacher))
     arms = {"pruned": variants.teacher(this.removed), "distilled": variants.student(this)}
     takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
-    render(
-        takes, out, prompts=prompts, settings=settings, samplers=variants.samplers([this]), label=f"round {this.round}"
-    )
+    label = f"round {this.round}"
+    render(takes, out, prompts=prompts, settings=settings, samplers=variants.samplers([this]), label=label)
     show_takes(out)
 
 
