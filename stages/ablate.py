@@ -23,8 +23,11 @@ def main(
     """Draw the clips of one single-block removal, resuming from the chunk store."""
     settings = load_settings(params)
     variants = Variants(settings, TeacherRecord.read(teacher))
-    take = Take(block, variants.teacher([block]), "rank")
-    render([take], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"without {block}")
+    takes = {name: [Take(name, variants.teacher([name]), "rank")] for name in settings.teacher.blocks}
+    render(
+        takes[block], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"without {block}",
+        stage=f"ablate@{block}", siblings={f"ablate@{name}": theirs for name, theirs in takes.items()},
+    )  # fmt: skip
     show_takes(out)
 
 

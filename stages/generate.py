@@ -24,9 +24,13 @@ def main(
     """Draw the teacher's clips of a split, resuming from the chunk store."""
     settings = load_settings(params)
     variants = Variants(settings, TeacherRecord.read(teacher))
-    take = Take("full", variants.teacher(), split, seeds)
-    label = f"original, {split} {seeds}"
-    render([take], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=label)
+    takes = {(name, ab): [Take("full", variants.teacher(), name, ab)] for name in settings.split_counts for ab in "ab"}
+    render(
+        takes[split, seeds], out, prompts=prompts, settings=settings, samplers=variants.samplers(),
+        label=f"original, {split} {seeds}",
+        stage=f"generate@{split}_{seeds}",
+        siblings={f"generate@{name}_{ab}": theirs for (name, ab), theirs in takes.items()},
+    )  # fmt: skip
     show_takes(out)
 
 

@@ -27,9 +27,17 @@ def main(
     settings = load_settings(params)
     variants = Variants(settings, TeacherRecord.read(teacher))
     rows = read_frame(similarity, "similarity")
-    probes = probes_of(name, settings.probe.sets[name], rows, seed=settings.probe.seed)
-    takes = [Take(probe.name, variants.teacher(probe.units), "rank") for probe in probes]
-    render(takes, out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"probe {name}")
+    takes = {
+        key: [
+            Take(probe.name, variants.teacher(probe.units), "rank")
+            for probe in probes_of(key, chosen, rows, seed=settings.probe.seed)
+        ]
+        for key, chosen in settings.probe.sets.items()
+    }
+    render(
+        takes[name], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"probe {name}",
+        stage=f"probe@{name}", siblings={f"probe@{key}": theirs for key, theirs in takes.items()},
+    )  # fmt: skip
     show_takes(out)
 
 

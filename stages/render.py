@@ -1,10 +1,12 @@
 """Generate a round's videos twice: the same deletion without distillation, and the distilled student."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from leanmotion.errors import LeanmotionError
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.model.variants import Variants
@@ -27,13 +29,24 @@ def main(
     with the original under seeds b.
     """
     settings = load_settings(params)
-    this = Student.read(student)
     variants = Variants(settings, TeacherRecord.read(teacher))
-    arms = {"pruned": variants.teacher(this.removed), "distilled": variants.student(this)}
-    takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
-    label = f"round {this.round}"
-    render(takes, out, prompts=prompts, settings=settings, samplers=variants.samplers([this]), label=label)
+    this = Student.read(student)
+    students = [this]
+    for name in settings.rounds:
+        # Of other rounds those that are there and whole; whether they are up to date is for DVC to say.
+        with suppress(LeanmotionError):
+            students += [Student.read(student.parent / name)] if name != student.name else []
+    render(
+        _takes(variants, this), out, prompts=prompts, settings=settings, samplers=variants.samplers(students),
+        label=f"round {this.round}", stage=f"render@{student.name}",
+        siblings={f"render@{one.round}": _takes(variants, one) for one in students},
+    )  # fmt: skip
     show_takes(out)
+
+
+def _takes(variants: Variants, student: Student) -> list[Take]:
+    arms = {"pruned": variants.teacher(student.removed), "distilled": variants.student(student)}
+    return [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline import launch, processes
+from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.scratch import scratch_folder
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
@@ -111,7 +112,7 @@ def _alone() -> Iterator[None]:
 def _die_with_dvc() -> None:
     """Stop when the `dvc` that started this stage is killed: else two of them would write side by side."""
     ancestors = psutil.Process().parents()
-    level = next((i for i, p in enumerate(ancestors) if _is_dvc(p)), None)
+    level = next((i for i, p in enumerate(ancestors) if is_dvc(p)), None)
     if level is None:
         return
     watched = ancestors[: level + 1]
@@ -130,11 +131,4 @@ def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # gone between the two questions
-        return False
-
-
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        return any(Path(word).name == "dvc" for word in process.cmdline()[:3])
-    except psutil.Error:
         return False
