@@ -1,14 +1,14 @@
 """Evaluate every round, distilled and pruned only: FVD with interval, KVD, paired distance, motion, accuracy."""
 
-import json
 from pathlib import Path
 
 from leanmotion import stage, summary
 from leanmotion.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
 from leanmotion.features import FeatureSet, embedded, open_extractor
+from leanmotion.metrics import write_metrics
 from leanmotion.settings import load_settings
 from leanmotion.students import Student
-from leanmotion.tables import read_frame, write_table, write_text
+from leanmotion.tables import read_frame, write_table
 from leanmotion.teacher import TeacherRecord
 
 
@@ -45,7 +45,7 @@ def main(
         rows += evaluate_split(read, original, arms, split, settings.evaluation)
     meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1"}
     write_table(out, "evaluation", rows, meta=meta)
-    write_text(metrics, json.dumps(metrics_of(rows, "select"), indent=1) + "\n")
+    write_metrics(metrics, metrics_of(rows, "select"))
     summary.evaluation(rows)
 
 
