@@ -206,6 +206,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         motion=_REAL,
     ),
     # One row a round, arm (pruned, distilled) and split. `excess`: FVD over the null of the same split, minus 1.
+    # `null`: FVD between the original's clips of seeds a and b; `null_paired`, `null_motion` likewise. `null_kvd`: how
+    # large KVD is over half-samples of these.
     "evaluation": _schema(
         round=_TEXT,
         arm=_TEXT,
@@ -215,6 +217,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         macs=_INT,
         videos=_INT,
         null=_REAL,
+        null_kvd=_REAL,
+        null_paired=_REAL,
+        null_motion=_REAL,
         fvd_cross=_REAL,
         fvd_cross_low=_REAL,
         fvd_cross_high=_REAL,

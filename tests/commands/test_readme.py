@@ -51,6 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run.write()
     # `select` writes the same figures twice: a record for later stages, and what git and `dvc metrics` read.
     shutil.copyfile(run.data / "selection.json", run.metrics / "selection.json")
+    (run.metrics / "selection.txt").write_text("because it is the furthest\n")
     return run
 
 

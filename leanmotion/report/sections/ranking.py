@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from leanmotion.pipeline.numbers import amount, data, listed, milli, missing, percent, short, within
+from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
@@ -174,4 +175,5 @@ def ranking_csv(found: Artefacts) -> Frame:
         "block", "position", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "motion", "tied", "macs", "parameters",
         "similarity",
     ]  # fmt: skip
-    return found.ranking[columns]
+    # A count of MACs is a float in the artefact.
+    return rounded_table(found.ranking[columns].astype({"macs": "int64"}), found.nulls)
