@@ -49,15 +49,16 @@ def test_no_script_hides_another_module() -> None:
         assert path.stem not in {"torch", "diffusers", "transformers", "numpy", "evaluate", "datasets"} - {"evaluate"}
 
 
+_TIMING = {"in_call", "latency", "timing"}
 _DRAWING = {"listing", "rendering", "store"}
 _ALL_BUT_UNITS = {"memory", "pruned_adapter", "removal", "requests", "sampler", "variants"}
 _BEYOND_UNITS = {*_ALL_BUT_UNITS, "motion_state", "original_format", "teacher", "weights"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
-        "cost": {"latency", "timing"}, "model": {"pruned_adapter", "student", "variants"}, "sprites": {"renderer"},
+        "cost": _TIMING, "model": {"pruned_adapter", "student", "variants"}, "sprites": {"renderer"},
         "videos": _DRAWING,
     },
-    "inspect": {"cost": {"latency", "timing"}, "model": {"pruned_adapter", "variants"}},
+    "inspect": {"cost": _TIMING, "model": {"pruned_adapter", "variants"}},
     "prompts": {"sprites": {"renderer"}},
     "similarity": {"probing": {"probe_sets"}},
     "profile": {"cost": {"inspection"}},
@@ -74,7 +75,7 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "ranking": {"agreement", "importance", "ranking", "reranking"},
     },
     "select": {"evaluation": {"evaluation"}},
-    "export": {"cost": {"inspection", "latency", "timing"}},
+    "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},
     "report": {"model": _BEYOND_UNITS, "probing": {"probe_sets"}, "report": {"gallery"}, "videos": _DRAWING},
 }  # fmt: skip
