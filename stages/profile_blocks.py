@@ -1,4 +1,4 @@
-"""Measure what each block costs: seconds of a UNet call with and without it, interleaved so that drift cancels."""
+"""Measure what each block costs: its time where it runs, inside UNet calls, and whole calls without any of them."""
 
 from pathlib import Path
 

@@ -50,13 +50,15 @@ def test_no_script_hides_another_module() -> None:
 
 
 _STORING = {"listing", "rendering", "store"}
+_TIMING = {"in_call", "latency", "timing"}
 _DRAWING = {"memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
+_RANKING = {"agreement", "importance", "ranking", "reranking"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
-        "cost": {"latency", "timing"}, "model": {"pruned_adapter", "samplers", "student", "variants"},
-        "sprites": {"renderer"}, "videos": _STORING,
+        "cost": _TIMING, "model": {"pruned_adapter", "samplers", "student", "variants"}, "sprites": {"renderer"},
+        "videos": _STORING,
     },
-    "inspect": {"cost": {"latency", "timing"}, "model": {"pruned_adapter", "samplers", "variants"}},
+    "inspect": {"cost": _TIMING, "model": {"pruned_adapter", "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
     "similarity": {"probing": {"probe_sets"}},
     "profile": {"cost": {"inspection"}},
@@ -69,18 +71,18 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "clips": {"videos": {"listing"}},
     "rerank": {
         "probing": {"probe_sets", "similarity_tables"}, "videos": {"listing"},
-        "ranking": {"agreement", "importance", "ranking", "resampling"},
+        "ranking": {"agreement", "importance", "ranking", "resampling", "rounding"},
     },
     "evaluate": {
         "evaluation": {"selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"}, "videos": _STORING,
-        "ranking": {"agreement", "importance", "ranking", "reranking"},
+        "ranking": _RANKING,
     },
-    "select": {"evaluation": {"evaluation"}},
-    "export": {"cost": {"inspection", "latency", "timing"}},
+    "select": {"evaluation": {"evaluation"}, "ranking": {*_RANKING, "fvd", "resampling"}},
+    "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},
     "report": {
         "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
-        "probing": {"probe_sets", "similarity"}, "report": {"gallery"},
+        "probing": {"probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"}, "report": {"gallery"},
     },
 }  # fmt: skip
 """Stage -> room -> modules there that it does not use: an edit of these reruns it for nothing."""

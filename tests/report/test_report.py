@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from finished_run import Run
 
+from leanmotion.pipeline.numbers import milli
 from leanmotion.pipeline.tables import read_frame
 from leanmotion.ranking.rounding import rounded
 from leanmotion.report.page import LIMIT
@@ -88,6 +89,13 @@ def test_the_ranking_table_holds_every_block_in_order(run: Run, page: str) -> No
     table = page[page.index('id="ranking-table"') :].split("</table>")[0]
     assert re.findall(r'<th scope="row">(\w+)</th>', table) == run.order
     assert f"Neighbours that these videos cannot tell apart, run by run: {run.order[0]} and {run.order[1]}." in page
+
+
+def test_it_says_how_far_blocks_and_whole_calls_are_apart(run: Run, page: str) -> None:
+    saved = read_frame(run.data / "profile.parquet", "profile").set_index("variant")["saving"].to_dict()
+    added, whole = sum(saved[block] for block in run.blocks), saved["none"]
+    assert f"together they take {milli(added)} ms" in page and f"is {milli(whole)} ms shorter" in page
+    assert f"{abs(added - whole) / whole:.1%} apart. The clocks cost a call 0.2 ms [-0.1, 0.5]." in page
 
 
 def test_hostile_text_is_only_text(page: str) -> None:
