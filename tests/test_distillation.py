@@ -23,6 +23,8 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.removal import remove_units
 from leanmotion.trainable import trained_parameters
 
+pytestmark = pytest.mark.numeric
+
 
 def micro_unet(seed: int = 0, **options: Any) -> Any:
     """Two levels, one layer each: motion modules in down_0_0, down_1_0, mid_0, up_0_0, up_0_1, up_1_0, up_1_1."""

@@ -14,6 +14,8 @@ from leanmotion.extractors import I3DExtractor, describe, load_extractor, motion
 from leanmotion.fvd import frechet_distance
 from leanmotion.sprites.reader import SpriteReader
 
+pytestmark = pytest.mark.numeric
+
 LABELS = {"colour": ["red", "blue"], "shape": ["circle", "square", "triangle"], "motion": ["left", "right"]}
 OFFICIAL = os.environ.get("LEANMOTION_I3D")
 

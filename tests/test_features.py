@@ -11,6 +11,8 @@ from leanmotion.features import FeatureSet, embed, embedded
 from leanmotion.tables import read_frame, read_table, table_meta, write_table
 from leanmotion.video import encode
 
+pytestmark = pytest.mark.numeric
+
 FRAMES, SIZE = 4, 8
 
 

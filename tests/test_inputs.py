@@ -14,6 +14,8 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.inputs import Trajectories
 from leanmotion.validation import drawn_distances
 
+pytestmark = pytest.mark.numeric
+
 SHAPE = (4, 2, 4, 4)
 ON = replace(SETTINGS, task_weight=0.0, inputs="teacher", batch=4)
 

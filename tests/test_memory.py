@@ -15,6 +15,8 @@ from leanmotion.sampling import Request, Sampler
 from leanmotion.settings import Sampling
 from leanmotion.teacher import load_pipeline
 
+pytestmark = pytest.mark.numeric
+
 REQUESTS = [Request("a red ring", "", 0), Request("a blue ring", "", 1)]
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from committed import ROOT, SETTINGS, weights
 from tiny import BLOCKS, edit_params
-
-ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -27,20 +26,14 @@ class Clone:
         self.folder = folder
         files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).split()
         for name in files:
-            if name.startswith(
-                (
-                    "leanmotion/",
-                    "stages/",
-                    "data/extractor",
-                    "metrics/teacher.json",
-                    "dvc.yaml",
-                    "params.yaml",
-                    ".gitignore",
-                )
-            ):
+            if name.startswith(("leanmotion/", "stages/", "dvc.yaml", ".gitignore")):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(ROOT / name, target)
+        shutil.copyfile(SETTINGS, folder / "params.yaml")
+        shutil.copytree(weights("data/extractor"), folder / "data/extractor")
+        (folder / "metrics").mkdir()
+        (folder / "metrics/teacher.json").write_text("{}")
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
         # DVC wants the outputs of frozen stages; the micro teacher stands apart from them.

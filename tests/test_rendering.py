@@ -11,6 +11,8 @@ from leanmotion.rendering import Take, find_clips, read_clips, render, requests_
 from leanmotion.settings import Prompts
 from leanmotion.tables import read_frame, write_table
 
+pytestmark = pytest.mark.numeric
+
 SETTINGS = tiny_settings(sampling={"frames": 2, "height": 8, "width": 8, "chunk": 3})
 COUNT = 5
 TEACHER, WITHOUT = Variant("a" * 64), Variant("a" * 64, ("mid_0",))

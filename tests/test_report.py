@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from committed import settings
 
 from leanmotion.records import write_record
 from leanmotion.report.page import LIMIT, write_report
@@ -43,7 +43,7 @@ class Run:
         self.blocks, self.heads, self.chosen = BLOCKS[blocks], heads, chosen
         self.random = np.random.default_rng(blocks)
         self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
-        raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+        raw = settings()
         raw["teacher"]["blocks"] = self.blocks
         raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}

@@ -19,6 +19,8 @@ from leanmotion.tables import read_frame
 from leanmotion.units import parameters
 from leanmotion.variants import Samplers
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch(tmp_path_factory):

@@ -12,6 +12,8 @@ from leanmotion.settings import Sampling
 from leanmotion.settings import Teacher as TeacherSettings
 from leanmotion.teacher import load_pipeline
 
+pytestmark = pytest.mark.numeric
+
 FRAMES, SIZE = 4, 32
 
 

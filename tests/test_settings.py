@@ -5,22 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from committed import SETTINGS, default_params, settings
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
-DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-# Of our own choosing, so that the default may change.
-COUNTS = {"r04": 4, "r08": 8, "r11": 11, "r14": 14, "r17": 17, "r21": 21}
-DEFAULTS["rounds"] = {
-    name: {"count": count, "from": before}
-    for (name, count), before in zip(COUNTS.items(), ["base", *COUNTS], strict=False)
-}
-DEFAULTS["probe"]["sets"] = {
-    "transformers": {"granularity": "temporal_transformer", "counts": [1, 3, 6], "random": 1},
-    "blocks": {"granularity": "transformer_block", "counts": [1, 3, 6], "random": 1},
-}
+DEFAULTS = settings()
 GONE = object()
 
 
@@ -49,10 +40,12 @@ def problem(tmp_path, raw: object) -> str:
 
 
 def test_the_repositorys_own_are_valid() -> None:
-    settings = load_settings(ROOT / "params.yaml")
-    assert len(settings.teacher.blocks) == 21
-    assert settings.split_counts == {split: DEFAULTS["prompts"][split] for split in ("rank", "select", "report")}
-    assert Settings.model_validate(settings.model_dump(by_alias=True)) == settings
+    assert len(load_settings(SETTINGS).teacher.blocks) == 21
+    for path in (SETTINGS, default_params()):
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = load_settings(path)
+        assert settings.split_counts == {split: raw["prompts"][split] for split in ("rank", "select", "report")}
+        assert Settings.model_validate(settings.model_dump(by_alias=True)) == settings
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)

@@ -15,6 +15,8 @@ from leanmotion.similarity import (
 )
 from leanmotion.units import list_units
 
+pytestmark = pytest.mark.numeric
+
 BLOCK = "down_blocks.0.motion_modules.0"
 
 

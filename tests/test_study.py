@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from committed import weights
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.clip_sources import write_clips_of
@@ -19,7 +20,6 @@ from leanmotion.tables import read_table, write_table
 from leanmotion.trial import Bench, Trial
 from leanmotion.variants import Samplers
 
-ROOT = Path(__file__).parents[1]
 META = {"extractor": "sprites", "split": "report", "frames": "8", "interval": "0.9", "teacher_sha256": "a" * 64}
 
 
@@ -133,7 +133,7 @@ def bench(teacher_folder, tmp_path) -> Bench:
     samplers = Samplers(settings, record)
     write_clips_of(settings, samplers, tmp_path / "clips.parquet")
     write_table(tmp_path / "prompts/report.parquet", "prompts", prompt_rows(settings.prompts, "report"))
-    extractor = load_extractor("sprites", path=ROOT / "data/extractor", batch=8)
+    extractor = load_extractor("sprites", path=weights("data/extractor"), batch=8)
     return Bench(
         settings, samplers, extractor, units=pd.DataFrame(facts), clips=tmp_path / "clips.parquet",
         prompts=tmp_path / "prompts",

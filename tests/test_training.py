@@ -24,6 +24,8 @@ from leanmotion.ranks import Ranks
 from leanmotion.schedule import COLUMNS, LossRow, diverged, draw, ema_decay, learning_rate
 from leanmotion.training import distil
 
+pytestmark = pytest.mark.numeric
+
 SETTINGS = DistillationSettings(
     steps=6,
     batch=2,

@@ -10,6 +10,8 @@ from leanmotion.settings import Teacher
 from leanmotion.teacher import load_pipeline
 from leanmotion.weights import ALIGNMENT, align
 
+pytestmark = pytest.mark.numeric
+
 
 def displace(module: nn.Module, offset: int) -> nn.Module:
     """The same values at addresses `offset` numbers past an aligned one, as a file's header may put them."""

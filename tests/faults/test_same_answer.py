@@ -13,6 +13,8 @@ from project import FLOW, Project, run
 from leanmotion.rendering import read_clips
 from leanmotion.tables import read_frame
 
+pytestmark = pytest.mark.numeric
+
 FAMILY = "same answer"
 
 
