@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,20 @@ from diffusers import UNetMotionModel
 
 from leanmotion.extractors import SpritesExtractor, load_extractor
 from leanmotion.removal import without_units
-from leanmotion.sprites.autoencoder import decode, encode, low_precision, new_autoencoder, standardise
+from leanmotion.sprites.autoencoder import (
+    decode,
+    encode,
+    low_precision,
+    new_autoencoder,
+    rendered_clips,
+    standardise,
+    train_autoencoder,
+)
 from leanmotion.sprites.joint import closed_at_random, draws_pictures, not_yet_open, weakened
 from leanmotion.sprites.networks import new_adapter, new_unet, plain_unet
 from leanmotion.sprites.proof import shares_read, with_intervals
 from leanmotion.sprites.reader import SpriteReader
+from leanmotion.sprites.reading import train_reader
 from leanmotion.sprites.recipe import Recipe
 from leanmotion.sprites.renderer import render
 from leanmotion.sprites.training import rate_scale, train
@@ -367,6 +377,25 @@ def test_latents_shifted_or_scaled_wrongly_are_found(rounding: float, wrong: str
             layer.weight[2] *= 1.1
     with pytest.raises(AssertionError):
         found.check(rounding)
+
+
+def test_autoencoder_and_reader_train_in_either_precision(rounding: float, tmp_path: Path) -> None:
+    """Low precision is that of products alone: weights stay float32, finite, and move."""
+    recipe = replace(
+        Recipe(), vae_channels=(8, 8, 8), vae_steps=2, vae_batch=2, vae_clips_per_caption=1, reader_steps=2,
+        reader_batch=4, reader_width=8, reader_features=12, reader_clips_per_caption=2, size=32,
+    )  # fmt: skip
+    vae = train_autoencoder(training_captions()[:4], recipe, tmp_path)
+    reader = train_reader(vae, recipe, tmp_path)
+    for model in (vae, reader):
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    # The scratch folder holds the same training, finished; with none of it, the weights that it starts from.
+    start = train_reader(vae, replace(recipe, reader_steps=0), tmp_path / "new")
+    assert not torch.equal(*(torch.nn.utils.parameters_to_vector(m.parameters()) for m in (reader, start)))
+    if rounding < 1e-5:  # as above
+        latents = encode(vae, rendered_clips(training_captions()[:4], 1, 0, recipe)[0])
+        assert torch.allclose(latents.mean((0, 1, 3, 4)), torch.zeros(4), atol=1e-4)
+        assert torch.allclose(latents.std((0, 1, 3, 4)), torch.ones(4), atol=1e-4)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
