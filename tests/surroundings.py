@@ -20,15 +20,18 @@ _TAKEN_AWAY = {
 }  # fmt: skip
 
 _EMPTY = tempfile.TemporaryDirectory(prefix="leanmotion-no-config-")
+_SCRATCH = tempfile.TemporaryDirectory(prefix="leanmotion-tests-scratch-")
 
 
 def settle(environment: MutableMapping[str, str]) -> None:
-    """Take away what would reach the tests, and give them a CPU, no colours, and git and DVC as freshly installed."""
+    """Take away what would reach the tests, and give them a CPU, a scratch folder, and git and DVC as installed."""
     for name in list(environment):
         if name not in FOR_TESTS and any(name == taken or _in(name, taken) for taken in _TAKEN_AWAY):
             del environment[name]
     environment.update({
         "LEANMOTION_DEVICE": "cpu",
+        # Else that of the folder where tests are started: its user's own, with what other code has left there.
+        "LEANMOTION_SCRATCH": _SCRATCH.name,
         "NO_COLOR": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -18,6 +18,7 @@ import pytest
 import torch
 from committed import ROOT
 from surroundings import FOR_TESTS, settle
+from test_report import chromium
 from tiny import tiny_settings
 
 from leanmotion import estimate, latency, stage, summary
@@ -248,6 +249,24 @@ def test_the_commit_is_read_whoever_owns_the_files_and_whatever_lies_here(
     found = committed.committed("metrics")
     assert [path.name for path in found.rglob("*.json")] == ["ü 1.json"]
     assert (found / "deep/ü 1.json").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("there", [["chromium"], ["google-chrome"], ["chromium-browser", "google-chrome"], []])
+def test_the_report_is_driven_in_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str]
+) -> None:
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("LEANMOTION_CHROMIUM", raising=False)
+    if there:
+        assert chromium() == str(tmp_path / there[0])
+    else:
+        with pytest.raises(pytest.skip.Exception, match="no Chromium: install"):
+            chromium()
+    monkeypatch.setenv("LEANMOTION_CHROMIUM", "/somewhere/chrome")
+    assert chromium() == "/somewhere/chrome"
 
 
 CI_TOOLS = {
