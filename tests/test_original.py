@@ -20,8 +20,6 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.motion_state import sinusoids
 from leanmotion.removal import remove_units
 
-pytestmark = pytest.mark.numeric
-
 WIDTHS = (8, 8, 16, 16)
 MIXED = ["down_0_1", "mid_0", "up_3_2", "down_1_0-block0", "up_0_0-block0-attn1", "up_1_1-block0-attn2"]
 
@@ -258,6 +256,7 @@ def test_other_folders_are_refused(folder, changes, line):
         original.load_adapter(folder)
 
 
+@pytest.mark.numeric
 def test_all_exports_of_a_student_give_its_output(teacher_folder, tmp_path, unet_inputs, folder):
     unet2d = StableDiffusionPipeline.from_pretrained(teacher_folder().base).unet
     student: Any = UNetMotionModel.from_unet2d(unet2d, MotionAdapter.from_pretrained(folder))

@@ -19,8 +19,6 @@ from leanmotion.tables import read_frame
 from leanmotion.units import parameters
 from leanmotion.variants import Samplers
 
-pytestmark = pytest.mark.numeric
-
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch(tmp_path_factory):
@@ -153,6 +151,7 @@ def test_no_steps_only_delete(settings, samplers, clips, base, tmp_path) -> None
     assert all(torch.equal(value, teacher[key]) for key, value in unet.items())
 
 
+@pytest.mark.numeric
 def test_the_same_round_twice_is_the_same_student(chain, settings, samplers, clips, tmp_path) -> None:
     plan = plan_round(settings, "r1", chain[0], order(tmp_path, "mid_0"))
     run_round(settings, plan, samplers, clips, tmp_path / "again")
@@ -197,6 +196,7 @@ def test_an_altered_student_is_refused(chain, samplers, tmp_path) -> None:
         student_unet(samplers, Student.read(tmp_path / "r1"))
 
 
+@pytest.mark.numeric
 def test_the_teachers_own_clips(settings, samplers, tmp_path) -> None:
     """Through the store: a second writing draws nothing; requests are apart from those that are evaluated."""
     own = tiny_settings(_folders(settings), clips={"source": "teacher", "count": 3})

@@ -29,8 +29,6 @@ from leanmotion.settings import Sampling, Settings, Teacher, load_settings
 from leanmotion.teacher import TeacherRecord, fingerprint, load_pipeline, weight_files
 from leanmotion.units import block_ids
 
-pytestmark = pytest.mark.numeric
-
 ROOT = Path(__file__).parents[1]
 PRESETS = {path.stem: path for path in sorted((ROOT / "presets").glob("*.yaml"))}
 WIDTHS = (32, 32, 64, 64)
@@ -108,6 +106,7 @@ FILES = {
 }
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", FILES)
 def test_original_single_files_make_a_teacher(base, tmp_path, name: str) -> None:
     """`mm_sd_v14.ckpt` and its like: the blocks are the preset's, the longest clip is the file's, clips come out."""
@@ -123,6 +122,7 @@ def test_original_single_files_make_a_teacher(base, tmp_path, name: str) -> None
     assert [key for key in weight_files(teacher) if key.startswith("adapter/")] == ["adapter/mm.ckpt"]
 
 
+@pytest.mark.numeric
 def test_one_file_of_a_hub_id(base, adapter, hub) -> None:
     """AnimateDiff-Lightning: diffusers keys in half precision, one file for each number of steps, no config."""
     state = {key: value.half().contiguous() for key, value in adapter.state_dict().items()}
@@ -144,6 +144,7 @@ def test_one_file_of_a_hub_id(base, adapter, hub) -> None:
     assert drawn(teacher, scheduler="euler", steps=4).std() > 1
 
 
+@pytest.mark.numeric
 def test_a_hub_id_in_diffusers_format(base, adapter, hub, tmp_path) -> None:
     """AnimateLCM: config and weights at the top, beside fp16 copies, the original file and a LoRA that nobody reads."""
     state = {key: value.contiguous() for key, value in adapter.state_dict().items()}
