@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from committed import settings
 
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.settings import Settings
@@ -34,7 +34,7 @@ class Run:
         self.blocks, self.heads, self.chosen = BLOCKS[blocks], heads, chosen
         self.random = np.random.default_rng(blocks)
         self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
-        raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+        raw = settings()
         raw["teacher"]["blocks"] = self.blocks
         raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}

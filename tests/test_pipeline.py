@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from committed import ROOT, SETTINGS, weights
 from tiny import BLOCKS, edit_params
-
-ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -25,23 +24,14 @@ class Clone:
 
     def __init__(self, folder: Path, teacher: Any) -> None:
         self.folder = folder
-        files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).split()
-        for name in files:
-            if name.startswith(
-                (
-                    "leanmotion/",
-                    "stages/",
-                    "data/extractor",
-                    "metrics/teacher.json",
-                    "dvc.yaml",
-                    "params.yaml",
-                    ".gitignore",
-                    ".dvcignore",
-                )
-            ):
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, target)
+        for name in ("leanmotion", "stages"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+            shutil.copyfile(ROOT / name, folder / name)
+        shutil.copyfile(SETTINGS, folder / "params.yaml")
+        shutil.copytree(weights("data/extractor"), folder / "data/extractor")
+        (folder / "metrics").mkdir()
+        (folder / "metrics/teacher.json").write_text("{}")
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
         self.edit(**_MICRO)
@@ -59,7 +49,8 @@ class Clone:
             "GIT_COMMITTER_NAME": "t",
             "GIT_COMMITTER_EMAIL": "t@t",
         }
-        return {**os.environ, **names, "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        kept = {k: v for k, v in os.environ.items() if k != "LEANMOTION_SCRATCH"}
+        return {**kept, **names, "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)

@@ -23,6 +23,8 @@ from leanmotion.pipeline import launch, processes
 from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.scratch import scratch_folder
 
+# As torch's compiler says it for CPUs, and Triton for GPUs.
+_NO_COMPILER = ("No working C++ compiler found", "Failed to find C compiler")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -69,6 +71,11 @@ def guarded(main: Callable[..., Any], *, alone: bool = True, spread: bool = Fals
             raise SystemExit(_said(line)) from None
         except MemoryError:
             line = "out of memory: lower sampling.chunk, distillation.batch or extractor.batch, or free some"
+            raise SystemExit(_said(line)) from None
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_COMPILER):
+                raise
+            line = "sampling.torch_compile is true, and there is no compiler: install one (g++), or set it to false"
             raise SystemExit(_said(line)) from None
 
     return stage

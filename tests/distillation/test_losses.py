@@ -24,6 +24,8 @@ from leanmotion.distillation.trainable import trained_parameters
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import remove_units
 
+pytestmark = pytest.mark.numeric
+
 
 def micro_batch(clips: int = 2, seed: int = 0) -> Batch:
     g = torch.Generator().manual_seed(seed)

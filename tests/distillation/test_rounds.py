@@ -152,6 +152,7 @@ def test_no_steps_only_delete(settings, samplers, clips, base, tmp_path) -> None
     assert all(torch.equal(value, teacher[key]) for key, value in unet.items())
 
 
+@pytest.mark.numeric
 def test_the_same_round_twice_is_the_same_student(chain, settings, samplers, clips, tmp_path) -> None:
     plan = plan_round(settings, "r1", chain[0], order(tmp_path, "mid_0"))
     run_round(settings, plan, samplers, clips, tmp_path / "again")
@@ -196,6 +197,7 @@ def test_an_altered_student_is_refused(chain, samplers, tmp_path) -> None:
         student_unet(samplers, Student.read(tmp_path / "r1"))
 
 
+@pytest.mark.numeric
 def test_the_teachers_own_clips(settings, samplers, tmp_path) -> None:
     """Through the store: a second writing draws nothing; requests are apart from those that are evaluated."""
     own = tiny_settings(_folders(settings), clips={"source": "teacher", "count": 3})

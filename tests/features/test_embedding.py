@@ -12,6 +12,8 @@ from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.tables import read_frame, read_table, table_meta, write_table
 from leanmotion.videos.codec import encode
 
+pytestmark = pytest.mark.numeric
+
 FRAMES, SIZE = 4, 8
 
 

@@ -9,6 +9,8 @@ from leanmotion.model.units import list_units
 from leanmotion.probing.similarity import Moments, SimilarityRecorder, measure_similarity, token_cosines
 from leanmotion.probing.similarity_tables import AUTHORS_RANGES, ranges
 
+pytestmark = pytest.mark.numeric
+
 BLOCK = "down_blocks.0.motion_modules.0"
 
 

@@ -2,15 +2,14 @@
 
 import csv
 import json
-import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import chromium
 from finished_run import Run
 
 from leanmotion.pipeline.numbers import milli
@@ -175,14 +174,6 @@ def test_fewer_prompts_where_videos_are_large(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr(media, "BUDGET", one)
     assert {len(clips) for clips in media.read_media(found).clips.values()} == {1}
     assert len(media.read_media(found).groups["rounds"].prompts) == 1
-
-
-def chromium() -> str:
-    wanted = os.environ.get("LEANMOTION_CHROMIUM", "")
-    found = wanted or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("no Chromium: install `chromium` or name one in LEANMOTION_CHROMIUM to test the page in it")
-    return found
 
 
 @pytest.fixture
