@@ -1,7 +1,5 @@
 """Video tables -> feature tables, each computed once: kept in the scratch store by videos and extractor."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +9,8 @@ import pandas as pd
 from leanmotion.errors import LeanmotionError
 from leanmotion.features.extractors import Extractor, load_extractor, motion_descriptor
 from leanmotion.features.video_tables import Clips, read_clips
-from leanmotion.pipeline.digests import code_digest
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.settings import Settings
@@ -160,5 +159,8 @@ def _meta(extractor: Extractor) -> dict[str, str]:
 
 
 def _key(content: str, extractor: Extractor) -> str:
-    code = code_digest("features.extractors", "features.features", "features.sprites_reader", "videos.codec")
-    return hashlib.sha256(json.dumps([content, _meta(extractor), code], sort_keys=True).encode()).hexdigest()
+    return values_digest([content, _meta(extractor), code_address(*EMBEDDING)])
+
+
+EMBEDDING = (load_extractor, read_clips, _rows)
+"""What turns stored videos into rows of features. All code that these reach is part of what features are kept under."""

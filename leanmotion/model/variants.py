@@ -22,8 +22,33 @@ if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, StableDiffusionPipeline
 
 
-class Samplers:
-    """Makes the sampler of a variant; the teacher is loaded once, and only when a chunk is missing.
+class Networks:
+    """The teacher's networks, loaded once, and only when they are asked for.
+
+    Args:
+        settings: All settings.
+        record: What `inspect` recorded of the teacher; other weights are refused.
+    """
+
+    def __init__(self, settings: Settings, record: TeacherRecord) -> None:
+        self.settings = settings
+        self.record = record
+        torch.set_num_threads(settings.sampling.threads)
+
+    @cached_property
+    def base(self) -> "StableDiffusionPipeline":
+        """The teacher's base pipeline, verified against the record."""
+        verify(self.settings.teacher, self.record)
+        return load_base(self.settings.teacher)
+
+    @cached_property
+    def pipeline(self) -> "AnimateDiffPipeline":
+        """The teacher: base and motion adapter."""
+        return load_pipeline(self.settings.teacher, self.base)
+
+
+class Samplers(Networks):
+    """Makes the sampler of a variant, of the teacher's networks or a student's.
 
     Args:
         settings: All settings.
@@ -32,11 +57,9 @@ class Samplers:
     """
 
     def __init__(self, settings: Settings, record: TeacherRecord, students: Sequence[Student] = ()) -> None:
-        self.settings = settings
-        self.record = record
+        super().__init__(settings, record)
         self.students = {student.weights: student for student in students if not student.is_teacher}
         self._drawn: tuple[str, Sampler] | None = None
-        torch.set_num_threads(settings.sampling.threads)
 
     def teacher(self, removed: Sequence[str] = ()) -> Variant:
         """The variant that is the teacher without some units."""
@@ -76,17 +99,6 @@ class Samplers:
             student.verify()
             self._drawn = weights, self._sampler(load_pruned_pipeline(student.adapter, base=self.base))
         return self._drawn[1]
-
-    @cached_property
-    def base(self) -> "StableDiffusionPipeline":
-        """The teacher's base pipeline, verified against the record."""
-        verify(self.settings.teacher, self.record)
-        return load_base(self.settings.teacher)
-
-    @cached_property
-    def pipeline(self) -> "AnimateDiffPipeline":
-        """The teacher: base and motion adapter."""
-        return load_pipeline(self.settings.teacher, self.base)
 
     def _sampler(self, pipeline: Any) -> Sampler:
         return Sampler(pipeline, self.settings.sampling, device())
