@@ -23,8 +23,9 @@ logger = logging.getLogger(__name__)
 class KeptRounds:
     """Students' folders as `<folder>/<round>/<address>`, of each round the newest alone.
 
-    What is kept are hard links to the files that the round wrote, and DVC's cache takes these over: they need no room
-    of their own while they lie there too. On another file system they are copies.
+    What is kept are hard links to the files that the round wrote; on another file system they are copies. They need no
+    room of their own where DVC's cache links too (`dvc config cache.type hardlink`): it keeps these very files. By
+    default it copies, and a kept round takes the room of its student.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -54,7 +55,7 @@ class KeptRounds:
     def take(self, name: str, address: str, out: Path) -> bool:
         """Write what was kept into a student's folder, if there is such a round and it is intact; else drop it.
 
-        Copies: through a link, an edit of the student in place would reach DVC's cache.
+        Copies: through a link, an edit of the student in place would reach what is kept, and DVC's cache with it.
 
         Raises:
             LeanmotionError: The student's folder cannot be written.

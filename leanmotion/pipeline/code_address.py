@@ -57,6 +57,7 @@ def definitions(*roots: Root, apart: Sequence[Root] = (), package: Path = PACKAG
     return _closure(package, tuple(map(_named, roots)), tuple(map(_named, apart))).texts
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Library -> its version, of those that results come from."""
     return {name: version(name) for name in LIBRARIES}

@@ -129,7 +129,7 @@ def test_what_a_round_leaves(chain, samplers) -> None:
     config = read_pruned_config(folder / "adapter")
     assert config["evidence"]["teacher_sha256"] == samplers.record.sha256
     assert not list((scratch_folder() / "distil").iterdir()) and not (scratch_folder() / "clips").exists()
-    # Of a round that ended not the checkpoint stays but the student, without room of its own where links can be had.
+    # Of a round that ended not the checkpoint stays but the student, as links to the very files that it wrote.
     kept = [path for path in (scratch_folder() / "rounds").rglob("*") if path.is_file()]
     assert {path.relative_to(scratch_folder() / "rounds").parts[0] for path in kept} == {"r1", "r3"}
     links = [path.stat().st_nlink for path in kept if path.name != "kept.json"]
@@ -192,7 +192,7 @@ def test_a_finished_round_is_put_back_without_loading_networks(
     idle = Unloaded(settings, samplers.record)
     assert run_round(settings, plan, idle, clips, tmp_path / "again") == rows
     assert files(tmp_path / "again") == files(tmp_path / "first") == files(chain[1].folder)
-    # Copies: what edits a student in place must not reach DVC's cache, which holds the kept one's very files.
+    # Copies: an edit of a student in place must not reach what is kept.
     assert all(path.stat().st_nlink == 1 for path in (tmp_path / "again").rglob("*") if path.is_file())
     # Killed when the round was kept and its checkpoint not yet gone: this one is of no use any more, others may be.
     checkpoints = scratch_folder() / "distil/r1"
