@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leanmotion.distillation.checkpoints import CheckpointStore, fingerprint
+from leanmotion.distillation.checkpoints import CheckpointStore
 from leanmotion.distillation.losses import TERMS, DistillationSettings, losses
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import COLUMNS, LossRow, captions_of, diverged, ema_decay, learning_rate
@@ -27,7 +27,8 @@ from leanmotion.distillation.trainable import trained_parameters, training_mode
 from leanmotion.distillation.training_inputs import Clips, Encode, NoisedClips, Trajectories
 from leanmotion.distillation.validation import drawn_distances
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.digests import tensor_bytes, weights_digest
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import tensor_bytes, values_digest, weights_digest
 from leanmotion.pipeline.processes import Ranks
 
 
@@ -44,6 +45,7 @@ def distil(
     ranks: Ranks = Ranks(),
     drawing: Drawing | None = None,
     validated: Callable[[float, float], None] | None = None,
+    address: str | None = None,
 ) -> list[LossRow]:
     """Train the student in place; it ends with the moving average of its weights.
 
@@ -51,8 +53,8 @@ def distil(
     AdamW's steps are as long as the learning rate however small the gradient, and make a student worse that removal
     has hardly harmed; and a lower loss on inputs of training does not say that clips are closer.
 
-    The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips and
-    settings goes on from the last checkpoint, or returns at once from a finished one.
+    The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips,
+    settings and code goes on from the last checkpoint, or returns at once from a finished one.
 
     Args:
         student: a `UNetMotionModel` in float32, with blocks removed.
@@ -66,6 +68,8 @@ def distil(
         ranks: the processes that run this call together, on the same models: each takes its share of every batch.
         drawing: the sampler; needed where inputs are trajectories, and for validation.
         validated: called with the `drawn_distances` of the weights before training and of the trained ones.
+        address: tells this training from all others, where the caller knows without reading all weights; its
+            checkpoints bear it.
 
     Returns:
         One row a step, of the keys in `COLUMNS`; none if nothing is left to train.
@@ -89,7 +93,7 @@ def distil(
         )
     with training_mode(student, teacher, parameters):
         run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing)
-        store = CheckpointStore(checkpoint_dir, run.fingerprint)
+        store = CheckpointStore(checkpoint_dir, address or run.address())
         if (state := store.load()) is not None:
             run.restore(state)
         if ranks.agree(len(run.rows)) != len(run.rows):
@@ -163,19 +167,21 @@ class _Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.rows: list[LossRow] = []
-        how = {k: v for k, v in asdict(settings).items() if k != "checkpoint_every"}
-        self.fingerprint = fingerprint(
-            {
-                "settings": how,
-                "student": weights_digest(student),
-                "teacher": weights_digest(teacher),
-                "alphas": hashlib.sha256(tensor_bytes(alphas)).hexdigest(),
-                "prediction_type": prediction_type,
-                "drawing": drawing.digest if drawing else "",
-                "clips": clips.digest,
-                "encode": getattr(encode, "digest", ""),
-            }
-        )
+        self._noising = [hashlib.sha256(tensor_bytes(alphas)).hexdigest(), prediction_type]
+
+    def address(self) -> str:
+        """SHA-256 of all that this training depends on, read off the models themselves; before its first step."""
+        what = {
+            "settings": {k: v for k, v in asdict(self.settings).items() if k != "checkpoint_every"},
+            "student": weights_digest(self.student),
+            "teacher": weights_digest(self.teacher),
+            "noising": self._noising,
+            "drawing": self.drawing.digest if self.drawing else "",
+            "clips": self.clips.digest,
+            "encode": getattr(self.encode, "digest", ""),
+            "code": code_address(distil, Drawing),
+        }
+        return values_digest(what)
 
     def step(self, step: int) -> LossRow:
         """Gradients of one step, clipped, and its loss row; the weights stay as they are."""

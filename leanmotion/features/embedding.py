@@ -1,7 +1,5 @@
 """Video tables -> feature tables, each computed once: kept in the scratch store by videos and extractor."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,8 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.features.extractors import Extractor, load_extractor, motion_descriptor
 from leanmotion.features.feature_tables import DRAWN, HEADS
 from leanmotion.features.video_tables import Clips, read_clips
-from leanmotion.pipeline.digests import code_digest
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.settings import Settings
@@ -91,5 +90,8 @@ def _meta(extractor: Extractor) -> dict[str, str]:
 
 
 def _key(content: str, extractor: Extractor) -> str:
-    code = code_digest("features.extractors", "features.embedding", "features.sprites_reader", "videos.codec")
-    return hashlib.sha256(json.dumps([content, _meta(extractor), code], sort_keys=True).encode()).hexdigest()
+    return values_digest([content, _meta(extractor), code_address(*EMBEDDING)])
+
+
+EMBEDDING = (load_extractor, read_clips, _rows)
+"""What turns stored videos into rows of features. All code that these reach is part of what features are kept under."""

@@ -22,7 +22,32 @@ if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, StableDiffusionPipeline
 
 
-class Samplers(Variants):
+class Networks:
+    """The teacher's networks, loaded once, and only when they are asked for.
+
+    Args:
+        settings: All settings.
+        record: What `inspect` recorded of the teacher; other weights are refused.
+    """
+
+    def __init__(self, settings: Settings, record: TeacherRecord) -> None:
+        self.settings = settings
+        self.record = record
+        torch.set_num_threads(settings.sampling.threads)
+
+    @cached_property
+    def base(self) -> "StableDiffusionPipeline":
+        """The teacher's base pipeline, verified against the record."""
+        verify(self.settings.teacher, self.record)
+        return load_base(self.settings.teacher)
+
+    @cached_property
+    def pipeline(self) -> "AnimateDiffPipeline":
+        """The teacher: base and motion adapter."""
+        return load_pipeline(self.settings.teacher, self.base)
+
+
+class Samplers(Networks, Variants):
     """Makes the sampler of a variant; the teacher is loaded once, and only when a chunk is missing.
 
     Args:
@@ -35,7 +60,6 @@ class Samplers(Variants):
         super().__init__(settings, record)
         self.students = {student.weights: student for student in students if not student.is_teacher}
         self._drawn: tuple[str, Sampler] | None = None
-        torch.set_num_threads(settings.sampling.threads)
 
     def __call__(self, variant: Variant) -> Draw:
         """A function that draws a variant's clips."""
@@ -64,17 +88,6 @@ class Samplers(Variants):
             student.verify()
             self._drawn = weights, self._sampler(load_pruned_pipeline(student.adapter, base=self.base))
         return self._drawn[1]
-
-    @cached_property
-    def base(self) -> "StableDiffusionPipeline":
-        """The teacher's base pipeline, verified against the record."""
-        verify(self.settings.teacher, self.record)
-        return load_base(self.settings.teacher)
-
-    @cached_property
-    def pipeline(self) -> "AnimateDiffPipeline":
-        """The teacher: base and motion adapter."""
-        return load_pipeline(self.settings.teacher, self.base)
 
     def _sampler(self, pipeline: Any) -> Sampler:
         return Sampler(pipeline, self.settings.sampling, device())

@@ -54,7 +54,7 @@ class Prompts(_Model):
 
 
 class Sampling(_Model):
-    """How clips are drawn. All of it is part of every chunk's address."""
+    """How clips are drawn. All of it is part of every chunk's address: declare a new setting `AsBefore` something."""
 
     frames: Count
     height: Annotated[int, Field(ge=8, multiple_of=8)]

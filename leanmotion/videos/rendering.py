@@ -1,5 +1,6 @@
 """Variants -> tables of videos, by way of the chunk store."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from leanmotion.model.requests import Draw, Variant, requests_of
 from leanmotion.pipeline.dvc import will_run
 from leanmotion.pipeline.processes import ranks
 from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Sampling, Settings
 from leanmotion.pipeline.tables import TableWriter
 from leanmotion.videos.store import Chunk, ChunkStore, cut
@@ -142,7 +144,9 @@ def _when_needed(samplers: Callable[[Variant], Draw], variant: Variant) -> Draw:
 def merge(jobs: Sequence[tuple[Take, list[Chunk]]], out: Path, sampling: Sampling) -> None:
     """Put stored chunks into one video table, in order."""
     store = ChunkStore()
-    with TableWriter(out, "videos", {"sampling": sampling.model_dump_json()}) as writer:
+    # A setting that is as before there was one does not tell these clips from those of before.
+    drawn = json.dumps(addressed(sampling), separators=(",", ":"))
+    with TableWriter(out, "videos", {"sampling": drawn}) as writer:
         for take, chunks in jobs:
             rows: list[dict[str, Any]] = []
             for chunk in chunks:

@@ -5,14 +5,10 @@ kept under the hash of exactly those in a scratch folder that git ignores. Ablat
 a larger N, several processes and machines are this one mechanism: work that is there is not done again.
 """
 
-import hashlib
-import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +17,19 @@ from jaxtyping import UInt8
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.requests import Draw, Request, Variant
 from leanmotion.pipeline.claims import Claims
-from leanmotion.pipeline.digests import code_digest
+from leanmotion.pipeline.code_address import code_address, library_versions
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.scratch import scratch_folder
+from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Sampling
 from leanmotion.pipeline.tables import read_table, table_meta, write_table
 from leanmotion.videos.codec import decode_all, encode_all
 
-_DECIDES = (
-    *(f"model.{name}" for name in ("sampler", "removal", "teacher", "pruned_adapter", "original_format")),
-    "videos.codec",
-)
-"""Modules whose code decides a chunk's frames: their code is part of its address."""
+DRAWING = ("leanmotion.model.samplers:Samplers", "leanmotion.videos.codec:encode")
+"""What turns a request into stored frames. All code that these reach is part of a chunk's address.
+
+By name: to merge what is stored, none of it is imported.
+"""
 
 
 @dataclass(frozen=True)
@@ -146,14 +144,9 @@ def _address(variant: Variant, requests: Sequence[Request], sampling: Sampling) 
         "weights": variant.weights,
         "removed": sorted(variant.removed),
         "dtype": variant.dtype,
-        "sampling": sampling.model_dump(),
+        "sampling": addressed(sampling),
         "requests": [[r.prompt, r.negative if sampling.guidance > 1 else "", r.seed] for r in requests],
-        "engine": _engine(),
+        "code": code_address(*DRAWING),
+        "libraries": library_versions(),
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _engine() -> dict[str, str]:
-    """Versions and code of what turns a request into frames, so that a changed sampler finds no stale chunk."""
-    return {"code": code_digest(*_DECIDES), **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+    return values_digest(what)

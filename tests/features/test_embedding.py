@@ -112,7 +112,7 @@ def test_each_video_is_seen_once(tmp_path, monkeypatch) -> None:
     reading = Reading()
     embed(one, tmp_path / "f", reading)
     assert reading.calls == 1, "another extractor"
-    monkeypatch.setattr(module, "code_digest", lambda *modules: "changed")
+    monkeypatch.setattr(module, "code_address", lambda *roots: "changed")
     embed(one, tmp_path / "f", extractor)
     assert extractor.calls == 3, "another version of its code"
 
