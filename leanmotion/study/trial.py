@@ -26,8 +26,9 @@ from leanmotion.videos.rendering import Take, render
 
 _DECIDES = (
     *(f"model.{name}" for name in ("pruned_adapter", "removal", "sampler")),
-    *(f"distillation.{name}" for name in ("losses", "rounds", "sampler_steps", "schedule", "trainable", "training")),
-    *("distillation.training_inputs", "distillation.validation", "evaluation.evaluation", "ranking.fvd"),
+    *(f"distillation.{name}" for name in ("lanes", "losses", "rounds", "sampler_steps", "schedule")),
+    *(f"distillation.{name}" for name in ("trainable", "training", "training_inputs", "validation")),
+    *("evaluation.evaluation", "ranking.fvd"),
 )
 """Modules whose code decides a trial's figures: their code is part of its address."""
 
