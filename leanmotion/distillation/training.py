@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from leanmotion.distillation.checkpoints import CheckpointStore
-from leanmotion.distillation.losses import TERMS, DistillationSettings, losses
+from leanmotion.distillation.lanes import Lanes, side_by_side
+from leanmotion.distillation.losses import TERMS, DistillationSettings
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import COLUMNS, LossRow, captions_of, diverged, ema_decay, learning_rate
 from leanmotion.distillation.trainable import trained_parameters, training_mode
@@ -91,8 +92,9 @@ def distil(
             f"params.yaml: distillation.batch is {settings.batch}: make it a multiple of {shares}, for "
             f"distillation.accumulate {settings.accumulate} on {ranks.count} processes, or launch fewer"
         )
-    with training_mode(student, teacher, parameters):
-        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing)
+    device = next(iter(parameters.values())).device
+    with training_mode(student, teacher, parameters), side_by_side(device, settings.batch // shares) as lanes:
+        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing, lanes)
         store = CheckpointStore(checkpoint_dir, address or run.address())
         if (state := store.load()) is not None:
             run.restore(state)
@@ -138,10 +140,11 @@ class _Run:
         parameters: dict[str, nn.Parameter],
         ranks: Ranks,
         drawing: Drawing | None,
+        lanes: Lanes,
     ) -> None:
         self.student, self.teacher, self.clips = student, teacher, clips
         self.settings, self.encode, self.ranks, self.drawing = settings, encode, ranks, drawing
-        self.parameters = parameters
+        self.parameters, self.lanes = parameters, lanes
         self.device = next(iter(parameters.values())).device
         alphas: Tensor = scheduler.alphas_cumprod.to("cpu", torch.float32)
         prediction_type: str = scheduler.config.prediction_type
@@ -156,7 +159,7 @@ class _Run:
         elif drawing is None:
             raise ValueError(f"distillation.inputs is {settings.inputs}: give the sampler as `drawing`")
         else:
-            whose = student if settings.inputs == "student" else teacher
+            whose = lanes.drawing(student if settings.inputs == "student" else teacher, self.autocast)
             places = range(self.slots[0].start, self.slots[-1].stop)
             self.inputs = Trajectories(clips, encode, settings, drawing, whose, self.device, places, self.autocast)
         # No part of the checkpoint: after a kill the caller passes the same student again.
@@ -188,11 +191,11 @@ class _Run:
         settings = self.settings
         means = torch.zeros(len(TERMS), device=self.device)
         asked = dict.fromkeys(TERMS, False)
+        factor = self.scaler.scale(torch.ones((), device=self.device)) / self.shares
         self.optimizer.zero_grad(set_to_none=True)
         for slots in self.slots:
             batch = self.inputs.batch(step, slots)
-            result = losses(self.student, self.teacher, batch, settings.weights, self.autocast)
-            self.scaler.scale(result.total / self.shares).backward()
+            result = self.lanes.backward(self.student, self.teacher, batch, settings.weights, self.autocast, factor)
             self.inputs.advance(step, slots, result)
             for i, name in enumerate(TERMS):
                 if (raw := result.raw[name]) is not None:
@@ -267,7 +270,8 @@ class _Run:
         # No trajectory gets that far: a place starts at most `steps` clips and the one that it starts with.
         first = (how.steps + 2) * how.batch
         return drawn_distances(
-            self.student, self.teacher, [partial(self.adopt, weights) for weights in candidates],
+            self.lanes.drawing(self.student, self.autocast), self.lanes.drawing(self.teacher, self.autocast),
+            [partial(self.adopt, weights) for weights in candidates],
             drawing=self.drawing, clips=self.clips, encode=self.encode, seed=how.seed,
             positions=range(first, first + how.validation), batch=len(self.slots[0]), device=self.device,
             autocast=self.autocast,

@@ -126,7 +126,7 @@ def test_features_are_the_outputs_of_every_block(teacher: Any) -> None:
     batch = micro_batch()
     with block_outputs(teacher) as outputs, torch.no_grad():
         teacher(batch.noisy, batch.timesteps, encoder_hidden_states=batch.captions)
-    assert [tuple(o.shape) for o in outputs] == [
+    assert [tuple(o.shape) for o in outputs()] == [
         (4, 8, 2, 2),
         (4, 16, 2, 2),
         (4, 16, 2, 2),
