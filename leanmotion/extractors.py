@@ -69,6 +69,8 @@ def load_extractor(
 ) -> Extractor:
     """Load an extractor from its weights, after checking their sha256.
 
+    FVD is taken in `i3d` (Unterthiner et al. 2018, section 3); `sprites` reads the embedded teacher's world only.
+
     Args:
         name: one of `EXTRACTORS`.
         path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a hub id with `revision`.
@@ -76,7 +78,7 @@ def load_extractor(
             config.json and each weights file in hexadecimal, joined; checked if given.
         revision: commit of a hub id.
         batch: clips in one forward pass.
-        device: where the network runs; features come back as float32 on the host.
+        device: where the network runs; features [clips, features] come back as float32 on the host.
 
     Raises:
         LeanmotionError: an unknown name, weights missing or damaged, or another sha256.

@@ -13,7 +13,7 @@ from leanmotion.probing import mean_similarity, probes_of
 from leanmotion.ranking import Ranking, rank_blocks
 from leanmotion.rendering import require_pairs
 from leanmotion.settings import Settings
-from leanmotion.similarity import ranges
+from leanmotion.similarity import similarity_ranges
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def metrics_of(found: Importance, similarity: pd.DataFrame, null_paired: float) 
     for row in sorted(found.blocks, key=lambda row: ranking.blocks.index(str(row["block"]))):
         for name in ("fvd", "kvd", "paired", "motion", "position", "similarity"):
             metrics[f"{name}_{row['block']}"] = row[name]
-    for row in ranges(similarity.to_dict("records")):  # pyright: ignore[reportArgumentType]
+    for row in similarity_ranges(similarity.to_dict("records")):  # pyright: ignore[reportArgumentType]
         for end in ("min", "max"):
             metrics[f"similarity_{row['granularity']}_{row['measure']}_{end}"] = row[end]
     for row in found.probes:

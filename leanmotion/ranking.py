@@ -88,11 +88,14 @@ def rank_blocks(
     seed: int = 0,
     ddof: int = 1,
 ) -> Ranking:
-    """Rank blocks by what their removal does to the videos.
+    """Rank blocks by what their removal does to the videos: the distance to the original's, least first.
+
+    Distances are in squared units of the features (`frechet_distance`); their intervals come from half-samples
+    without replacement, the delete-half jackknife (Shao and Wu 1989; `leanmotion.resampling`).
 
     Args:
-        reference: features of the original module's videos.
-        variants: block id -> features with that block removed; same prompts and seeds in the same order.
+        reference: features of the original module's videos, [videos, features].
+        variants: block id -> features with that block removed; same shape, prompts and seeds in the same order.
         criterion: one of `CRITERIA`. Scores grow with importance: a distance, a distance per saved MAC or second,
             minus the similarity (a block that changes its input little is redundant), or seeded noise. Equal
             scores keep the order of `variants`.

@@ -32,7 +32,13 @@ C library returns every temporary above 32 MB to the system, and the kernel hand
 
 @dataclass(frozen=True)
 class Request:
-    """One clip to draw."""
+    """One clip to draw.
+
+    Attributes:
+        prompt: What it shows; truncated to the tokenizer's length.
+        negative: What guidance leads away from; not read where guidance is 1.
+        seed: Of the clip's own noise, on the CPU, whatever is drawn beside it.
+    """
 
     prompt: str
     negative: str
@@ -40,12 +46,19 @@ class Request:
 
 
 class Sampler:
-    """Draws clips with one pipeline.
+    """Draws clips with one pipeline: `sampler(requests)` gives uint8 RGB [clips, frames, height, width, 3].
+
+    AnimateDiff's sampling: by default the pipeline's own scheduler (DDIM: Song et al. 2021, Equation 12), with
+    classifier-free guidance (Ho and Salimans 2022, Equation 6). It draws with whatever UNet the pipeline then has, so
+    units may be removed in between. Networks are put into eval mode and take no gradients.
 
     Args:
         pipeline: With whatever units already removed.
         settings: Frames, size, steps, guidance, scheduler, chunk.
         device: Where the networks run; noise is always drawn on the CPU.
+
+    Raises:
+        LeanmotionError: An environment variable that saves memory says what there is not (`leanmotion.memory`).
     """
 
     def __init__(self, pipeline: "AnimateDiffPipeline", settings: Sampling, device: str = "cpu") -> None:
@@ -71,7 +84,8 @@ class Sampler:
         """Draw one clip a request, `settings.chunk` at a time; the last batch is padded with its last request.
 
         Raises:
-            LeanmotionError: Latents or pictures are not finite.
+            LeanmotionError: Latents or pictures are not finite, or the VAE cannot make this size.
+            ValueError: No request.
         """
         size = self.settings.chunk
         batches = [requests[i : i + size] for i in range(0, len(requests), size)]

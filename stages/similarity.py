@@ -7,7 +7,7 @@ from leanmotion import stage, summary
 from leanmotion.progress import Progress
 from leanmotion.rendering import requests_of
 from leanmotion.settings import load_settings
-from leanmotion.similarity import SimilarityRecorder, ranges
+from leanmotion.similarity import SimilarityRecorder, similarity_ranges
 from leanmotion.tables import write_table
 from leanmotion.teacher import TeacherRecord
 from leanmotion.variants import Samplers
@@ -36,7 +36,7 @@ def main(
             progress.update(len(requests[start : start + size]))
     rows = recorder.rows()
     write_table(out, "similarity", rows)
-    summary.similarity(ranges(rows))
+    summary.similarity(similarity_ranges(rows))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 torch.set_num_threads(1)
 
 
-LONGEST = ("test_pipeline.py", "test_kills.py", "test_stages.py")
+LONGEST = ("test_pipeline.py", "test_kills.py", "test_by_hand.py", "test_stages.py")
 """Files that take minutes."""
 
 

@@ -6,7 +6,7 @@ from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.numbers import NOTHING, data, short
 from leanmotion.report.svg import WIDTH, Axis, Chart, frame, heat, legend, text
-from leanmotion.similarity import ranges
+from leanmotion.similarity import similarity_ranges
 from leanmotion.units import GRANULARITIES
 
 NAMES = {
@@ -71,7 +71,7 @@ def _heat_map(rows: Frame, name: str) -> Figure:
 
 def ranges_figure(found: Artefacts) -> Figure:
     """What is measured here beside what the method's authors saw on the real model."""
-    rows = ranges(found.similarity.to_dict("records"))
+    rows = similarity_ranges(found.similarity.to_dict("records"))
     names = [NAMES[row["granularity"]] + (", residual" if row["measure"] == "residual" else "") for row in rows]
     ends = [row[key] for row in rows for key in ("min", "max", "authors_min", "authors_max")]
     title = "Ranges of cosine similarity over units"
