@@ -11,7 +11,7 @@ from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import write_table
 from leanmotion.probing.similarity import SimilarityRecorder
-from leanmotion.probing.similarity_tables import ranges
+from leanmotion.probing.similarity_tables import similarity_ranges
 
 
 def main(
@@ -37,7 +37,7 @@ def main(
             progress.update(len(requests[start : start + size]))
     rows = recorder.rows()
     write_table(out, "similarity", rows)
-    terminal.similarity(ranges(rows))
+    terminal.similarity(similarity_ranges(rows))
 
 
 if __name__ == "__main__":

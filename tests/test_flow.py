@@ -65,7 +65,7 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "probe": {"probing": {"similarity"}},
     "embed": {"videos": _STORING},
     "rank": {
-        "features": {"embedding", "extractors", "pinned", "sprites_reader"}, "probing": {"similarity"},
+        "features": {"embedding", "extractors", "motion", "pinned", "sprites_reader"}, "probing": {"similarity"},
         "ranking": {"reranking"}, "videos": _STORING,
     },
     "clips": {"videos": {"listing"}},

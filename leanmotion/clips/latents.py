@@ -40,10 +40,15 @@ def encode_clips(
 ) -> Float[Tensor, "clips channels frames latent_height latent_width"]:
     """Latents as the pipeline samples them: the posterior's mean times the VAE's scaling factor, in float32.
 
+    Frame by frame, as latent diffusion does with pictures (Rombach et al. 2022, section 3.1).
+
     Args:
-        frames: RGB, 0 to 255; the VAE sees -1 to 1.
-        vae: an `AutoencoderKL`.
+        frames: RGB [clips, frames, height, width, 3], 0 to 255; the VAE sees -1 to 1.
+        vae: an `AutoencoderKL`, which makes of 2 ** (levels - 1) pixels one.
         batch: frames a pass; another number moves floats by about 1e-6.
+
+    Returns:
+        [clips, channels, frames, height / factor, width / factor], on the CPU.
     """
     clips, length = frames.shape[:2]
     flat = torch.from_numpy(np.ascontiguousarray(frames)).flatten(0, 1).permute(0, 3, 1, 2)

@@ -22,6 +22,8 @@ class CaptionEncoder:
         tokenizer: the base's `CLIPTokenizer`.
         text_encoder: its `CLIPTextModel`; stays where it is, frozen.
         remembered: captions kept.
+
+    Called with captions it gives their states [captions, tokens, width], of the encoder's dtype.
     """
 
     def __init__(self, tokenizer: Any, text_encoder: Any, remembered: int = 4096) -> None:

@@ -58,6 +58,8 @@ class DistillationSettings:
         inputs: what networks are shown: noised clips, or what teacher or student meet while they sample
             (`leanmotion.distillation.training_inputs`).
 
+    The three terms are BK-SDM's (Kim et al. 2023, section 3.2, Equations 2 to 4), the optimiser AdamW.
+
     Raises:
         LeanmotionError: a value that cannot be meant.
     """
@@ -65,13 +67,13 @@ class DistillationSettings:
     steps: int
     batch: int
     learning_rate: float
-    warmup: int
-    decay: Literal["cosine", "constant"]
-    clip_norm: float
-    ema: float
-    task_weight: float
-    output_weight: float
-    feature_weight: float
+    warmup: int = 0
+    decay: Literal["cosine", "constant"] = "cosine"
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    task_weight: float = 0.0
+    output_weight: float = 1.0
+    feature_weight: float = 1.0
     trainable: str | Sequence[str] = "motion"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpoint_every: int = 100

@@ -23,6 +23,8 @@ _ONE_STEP = ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "LCMSch
 class Drawing:
     """A diffusers scheduler, its number of steps and the guidance: what turns noise into a clip's latents.
 
+    Latents are [clips, channels, frames, height, width], as the pipeline has them before its VAE.
+
     Args:
         scheduler: as the sampler has it; it is copied.
         steps: of the sampler.

@@ -25,7 +25,7 @@ from leanmotion.distillation.losses import TERMS, DistillationSettings
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import COLUMNS, LossRow, captions_of, diverged, ema_decay, learning_rate
 from leanmotion.distillation.trainable import trained_parameters, training_mode
-from leanmotion.distillation.training_inputs import Clips, Encode, NoisedClips, Trajectories
+from leanmotion.distillation.training_inputs import CaptionedLatents, Clips, Encode, NoisedClips, Trajectories
 from leanmotion.distillation.validation import drawn_distances
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.code_address import code_address
@@ -37,47 +37,53 @@ def distil(
     student: nn.Module,
     teacher: nn.Module,
     scheduler: Any,
-    clips: Clips,
+    clips: Clips | tuple[Tensor, Sequence[str]],
     settings: DistillationSettings,
     *,
     encode: Encode,
-    checkpoint_dir: Path,
+    checkpoint_dir: Path | None = None,
     progress: Callable[[LossRow], None] | None = None,
     ranks: Ranks = Ranks(),
     drawing: Drawing | None = None,
     validated: Callable[[float, float], None] | None = None,
     address: str | None = None,
 ) -> list[LossRow]:
-    """Train the student in place; it ends with the moving average of its weights.
+    """Distil: train the student in place, from the teacher; it ends with the moving average of its weights.
+
+    BK-SDM's distillation (Kim et al. 2023, section 3.2, Equations 2 to 4; `leanmotion.distillation.losses`), with
+    motion blocks in place of spatial ones. Only motion modules train.
 
     With `settings.validation` the weights before training come back where they draw clips closer to the teacher's:
     AdamW's steps are as long as the learning rate however small the gradient, and make a student worse that removal
     has hardly harmed; and a lower loss on inputs of training does not say that clips are closer.
 
-    The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips,
-    settings and code goes on from the last checkpoint, or returns at once from a finished one.
+    With a `checkpoint_dir` the caller saves the student, then removes that folder. Until then a call with the same
+    models, clips, settings and code goes on from the last checkpoint, or returns at once from a finished one.
 
     Args:
         student: a `UNetMotionModel` in float32, with blocks removed.
         teacher: the whole `UNetMotionModel`, on the same device; it is not changed.
         scheduler: a diffusers scheduler: its `alphas_cumprod` and `prediction_type` are read.
-        clips: what to train on.
+        clips: what to train on: latents [clips, channels, frames, height, width] in float32 (`encode_clips`) and a
+            caption each; or a source of them that need not be in memory, as `leanmotion.clips.ClipSource`.
         settings: how to train.
         encode: captions to the text encoder's states, caption by caption (see `CaptionEncoder`).
-        checkpoint_dir: a folder of this training alone.
+        checkpoint_dir: a folder of this training alone; none: nothing is kept, and a killed training is lost.
         progress: called with every loss row, after the step's checkpoint is written.
         ranks: the processes that run this call together, on the same models: each takes its share of every batch.
         drawing: the sampler; needed where inputs are trajectories, and for validation.
-        validated: called with the `drawn_distances` of the weights before training and of the trained ones.
+        validated: called with the `drawn_distances` of the weights before training and of the trained ones: squared
+            differences of latents to the teacher's clips of the same noise, 0 for equal ones.
         address: tells this training from all others, where the caller knows without reading all weights; its
             checkpoints bear it.
 
     Returns:
-        One row a step, of the keys in `COLUMNS`; none if nothing is left to train.
+        One row a step, of the keys in `COLUMNS` (`total` is what was differentiated, on that step's clips and noise);
+        none if nothing is left to train.
 
     Raises:
         LeanmotionError: the loss is not finite or explodes; a checkpoint cannot be read or written, or not by all
-            ranks alike; the batch cannot be divided.
+            ranks alike; the batch cannot be divided; latents without a caption each, or not finite.
         ValueError: student and teacher share a parameter that trains (frozen ones may be shared); no `drawing`.
     """
     parameters = trained_parameters(student, settings.trainable, teacher)
@@ -92,24 +98,26 @@ def distil(
             f"params.yaml: distillation.batch is {settings.batch}: make it a multiple of {shares}, for "
             f"distillation.accumulate {settings.accumulate} on {ranks.count} processes, or launch fewer"
         )
+    clips = CaptionedLatents(*clips) if isinstance(clips, tuple) else clips
     device = next(iter(parameters.values())).device
     with training_mode(student, teacher, parameters), side_by_side(device, settings.batch // shares) as lanes:
         run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing, lanes)
-        store = CheckpointStore(checkpoint_dir, address or run.address())
-        if (state := store.load()) is not None:
+        store = None if checkpoint_dir is None else CheckpointStore(checkpoint_dir, address or run.address())
+        if store is not None and (state := store.load()) is not None:
             run.restore(state)
         if ranks.agree(len(run.rows)) != len(run.rows):
-            raise LeanmotionError(f"{store.folder}: ranks see other checkpoints: share the folder LEANMOTION_SCRATCH")
+            raise LeanmotionError(f"{checkpoint_dir}: ranks see other checkpoints: share the folder LEANMOTION_SCRATCH")
         for step in range(len(run.rows), settings.steps):
             row = run.step(step)
             if problem := diverged([*run.rows, row], settings.explode):
                 raise LeanmotionError(
                     f"distillation diverged at step {step}: {problem}: lower distillation.learning_rate "
-                    f"(last good checkpoint: {store.last or 'none'}; captions: {captions_of(clips, settings, step)})"
+                    f"(last good checkpoint: {(store and store.last) or 'none'}; "
+                    f"captions: {captions_of(clips, settings, step)})"
                 )
             run.update(row)
             done = step + 1
-            if done % settings.checkpoint_every == 0 or done == settings.steps:
+            if store is not None and (done % settings.checkpoint_every == 0 or done == settings.steps):
                 state = run.state()
                 if ranks.main:
                     store.save(state)

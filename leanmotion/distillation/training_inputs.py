@@ -13,9 +13,12 @@ Neither costs a forward pass more than noised clips: the passes of a training st
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,13 +26,15 @@ from torch import Tensor
 from leanmotion.distillation.losses import Batch, DistillationSettings, Losses, noised
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import draw
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.digests import tensor_bytes
 
 Encode = Callable[[list[str]], Float[Tensor, "batch tokens dim"]]
 
 
 @runtime_checkable
 class Clips(Protocol):
-    """Where clips come from: `leanmotion.clips.latents.ClipSource`, or anything that can do this."""
+    """Where clips come from: `CaptionedLatents`, `clip_source.ClipSource`, or anything that can do this."""
 
     @property
     def digest(self) -> str:
@@ -43,6 +48,45 @@ class Clips(Protocol):
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, list[str]]:
         """Latents [batch channels frames height width] and captions."""
         ...
+
+
+class CaptionedLatents:
+    """Clips in memory; as many as a row group holds come in the order of a `ClipSource`.
+
+    Args:
+        latents: as the pipeline samples them (`encode_clips`), in float32.
+        captions: one a clip.
+
+    Raises:
+        LeanmotionError: no clip, another number of captions, or latents that are not finite.
+    """
+
+    def __init__(self, latents: Float[Tensor, "clips channels frames height width"], captions: Sequence[str]) -> None:
+        if not len(latents) or len(captions) != len(latents):
+            raise LeanmotionError(f"clips: {len(latents)} clips and {len(captions)} captions: give one each, of some")
+        if not latents.isfinite().all():
+            raise LeanmotionError("clips: latents are not finite: check the VAE")
+        self.latents, self.captions = latents, list(captions)
+        told = repr((tuple(latents.shape), self.captions)).encode()
+        self.digest = hashlib.sha256(told + bytes(tensor_bytes(latents))).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def order(self, seed: int, start: int, count: int) -> list[int]:
+        """Indices at positions `start` to `start + count` of an endless sequence; every pass has each clip once."""
+        places = (divmod(position, len(self)) for position in range(start, start + count))
+        return [int(_shuffled(len(self), seed, epoch)[place]) for epoch, place in places]
+
+    def batch(self, indices: Sequence[int]) -> tuple[Float[Tensor, "batch channels frames height width"], list[str]]:
+        """Latents and captions of these clips, in this order."""
+        return self.latents[list(indices)], [self.captions[index] for index in indices]
+
+
+@lru_cache(maxsize=16)
+def _shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    # The 1 is the window of a `ClipSource` that has but one.
+    return np.random.default_rng(np.random.SeedSequence((seed, epoch, 1))).permutation(count)
 
 
 class NoisedClips:

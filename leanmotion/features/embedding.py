@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.extractors import Extractor, load_extractor, motion_descriptor
+from leanmotion.features.extractors import Extractor, load_extractor
 from leanmotion.features.feature_tables import DRAWN, HEADS
+from leanmotion.features.motion import motion_descriptor
 from leanmotion.features.video_tables import Clips, read_clips
 from leanmotion.pipeline.code_address import code_address
 from leanmotion.pipeline.digests import values_digest

@@ -1,4 +1,4 @@
-"""Frames -> features: the networks that a video distance is taken in, and the plain descriptor of motion beside them.
+"""Frames -> features: the networks that a video distance is taken in.
 
 A number travels with its extractor, the digest of its weights, the count of videos and frames, and `ddof`:
 `describe` says it in words. Only the official I3D file gives the FVD of papers.
@@ -31,7 +31,6 @@ OFFICIAL_I3D = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2
 I3D_FRAMES, I3D_SIZE, I3D_FEATURES = 16, 224, 400
 # ImageNet's channel moments for pixels in [0, 1]: what VideoMAE's processor takes off.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_GRID = 8
 
 
 @runtime_checkable
@@ -70,6 +69,8 @@ def load_extractor(
 ) -> Extractor:
     """Load an extractor from its weights, after checking their sha256.
 
+    FVD is of `i3d` (Unterthiner et al. 2018, section 3); `sprites` reads the embedded world only.
+
     Args:
         name: one of `EXTRACTORS`.
         path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a hub id with `revision`.
@@ -77,7 +78,7 @@ def load_extractor(
             config.json and each weights file in hexadecimal, joined; checked if given.
         revision: commit of a hub id.
         batch: clips in one forward pass.
-        device: where the network runs; features come back as float32 on the host.
+        device: where the network runs; features [clips, features] come back as float32 on the host.
 
     Raises:
         LeanmotionError: an unknown name, weights missing or damaged, or another sha256.
@@ -230,28 +231,6 @@ class VideoMAEExtractor:
         x = _stretched(frames / 255.0, self._model.config.image_size)
         mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
         return self._model(pixel_values=(x - mean) / std).last_hidden_state.mean(dim=1)
-
-
-def motion_descriptor(clips: Clips) -> Float32[np.ndarray, "clips cells"]:
-    """Where and when a clip moves: mean absolute change between frames, on a coarse grid.
-
-    `|frame_{t+1} - frame_t|` in [0, 1], averaged over RGB and then over the cells of an 8 x 8 grid (fewer
-    for frames below 8 pixels); `cells` runs over time, rows, columns. The absolute value comes before the
-    average: small things that move count. Direction is not in it, and neither is anything that stands still.
-
-    Raises:
-        LeanmotionError: fewer than two frames.
-    """
-    count, frames, height, width = clips.shape[:4]
-    _at_least_two(frames, "motion")
-    rows, columns = (np.linspace(0, n, min(_GRID, n) + 1).astype(int) for n in (height, width))
-    area = np.outer(np.diff(rows), np.diff(columns))
-    out = np.empty((count, frames - 1, *area.shape), np.float32)
-    for i, clip in enumerate(clips):
-        change = np.abs(np.diff(clip.astype(np.int16), axis=0)).mean(axis=-1)
-        cells = np.add.reduceat(np.add.reduceat(change, rows[:-1], axis=1), columns[:-1], axis=2)
-        out[i] = cells / area / 255.0
-    return out.reshape(count, -1)
 
 
 def _in_batches(

@@ -52,6 +52,12 @@ def save_pruned(
         folder: its parent need not exist.
         evidence: plain JSON values; what was measured, of which teacher. Kept in `config.json`.
         card: text of `README.md`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        LeanmotionError: it cannot be written, or the evidence is not plain JSON.
     """
     from safetensors.torch import save_file
 
@@ -176,6 +182,10 @@ def load_pruned_pipeline(
             saves) already has motion modules and is refused.
         torch_dtype: of the whole pipeline; the base's own when None.
         pipeline_kwargs: passed to `StableDiffusionPipeline.from_pretrained`, such as `revision` or `variant`.
+
+    Returns:
+        The pipeline, on the CPU (or where a loaded base is): what was removed takes neither memory nor time. On equal
+        weights it draws, to the bit, what the pruned UNet drew before `save_pruned`.
 
     Raises:
         LeanmotionError: adapter or base do not load or do not fit one another.

@@ -103,6 +103,8 @@ class LeanTransformerBlock(nn.Module):
 def remove_units(unet: UNet, ids: Iterable[str]) -> UNet:
     """Removes units from a UNet, in place: their compute and their parameters are gone.
 
+    After BK-SDM (Kim et al. 2023, section 3.1), which removes whole blocks of a UNet: here motion blocks.
+
     A temporal transformer becomes the identity (its residual path); so does a transformer block, whose motion
     module keeps norm, proj_in, proj_out and the outer residual; an attention layer adds nothing to its residual
     stream, and its norm goes with it. A unit around units that an earlier call removed may be removed: it takes
@@ -127,7 +129,17 @@ def remove_units(unet: UNet, ids: Iterable[str]) -> UNet:
 def without_units(unet: UNet, ids: Iterable[str]) -> Iterator[UNet]:
     """`remove_units` for a while: on leaving, the very same modules are back in their places.
 
-    One loaded teacher serves all ablations. Raises what `remove_units` raises.
+    One loaded teacher serves all ablations.
+
+    Args:
+        unet: a `diffusers.UNetMotionModel`.
+        ids: of `leanmotion.units.Unit`.
+
+    Yields:
+        The same UNet.
+
+    Raises:
+        LeanmotionError: as `remove_units`; the UNet is then unchanged.
     """
     undo = _remove(unet, _checked(unet, ids))
     try:

@@ -12,7 +12,13 @@ from leanmotion.pipeline.tables import read_frame
 
 @dataclass(frozen=True)
 class Request:
-    """One clip to draw."""
+    """One clip to draw.
+
+    Attributes:
+        prompt: What it shows; truncated to the tokenizer's length.
+        negative: What guidance leads away from; not read where guidance is 1.
+        seed: Of the clip's own noise, on the CPU, whatever is drawn beside it.
+    """
 
     prompt: str
     negative: str

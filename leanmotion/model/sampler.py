@@ -31,12 +31,19 @@ C library returns every temporary above 32 MB to the system, and the kernel hand
 
 
 class Sampler:
-    """Draws clips with one pipeline.
+    """Draws clips with one pipeline: `sampler(requests)` gives uint8 RGB [clips, frames, height, width, 3].
+
+    AnimateDiff's sampling: by default the pipeline's own scheduler (DDIM: Song et al. 2021, Equation 12), with
+    classifier-free guidance (Ho and Salimans 2022, Equation 6). It draws with whatever UNet the pipeline then has, so
+    units may be removed in between. Networks are put into eval mode and take no gradients.
 
     Args:
         pipeline: With whatever units already removed.
         settings: Frames, size, steps, guidance, scheduler, chunk.
         device: Where the networks run; noise is always drawn on the CPU.
+
+    Raises:
+        LeanmotionError: An environment variable that saves memory says what there is not (`leanmotion.memory`).
     """
 
     def __init__(self, pipeline: "AnimateDiffPipeline", settings: Sampling, device: str = "cpu") -> None:
@@ -62,7 +69,8 @@ class Sampler:
         """Draw one clip a request, `settings.chunk` at a time; the last batch is padded with its last request.
 
         Raises:
-            LeanmotionError: Latents or pictures are not finite.
+            LeanmotionError: Latents or pictures are not finite, or the VAE cannot make this size.
+            ValueError: No request.
         """
         size = self.settings.chunk
         batches = [requests[i : i + size] for i in range(0, len(requests), size)]

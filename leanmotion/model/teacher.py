@@ -156,10 +156,17 @@ def load_motion_adapter(teacher: Teacher) -> "MotionAdapter":
 
 
 def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = None) -> "AnimateDiffPipeline":
-    """Base (given, or loaded) and adapter together, on the CPU.
+    """AnimateDiff's pipeline (Guo et al. 2023, arXiv 2307.04725): base and motion adapter together, on the CPU.
+
+    Args:
+        teacher: Where both lie, and their dtype; nothing is verified against a sha256 here.
+        base: Already loaded; else the teacher's.
+
+    Returns:
+        The pipeline; its `unet` is a `UNetMotionModel` with all the adapter's motion modules.
 
     Raises:
-        LeanmotionError: They do not fit one another.
+        LeanmotionError: One of them is missing or does not load, or they do not fit one another.
     """
     from diffusers import AnimateDiffPipeline, UNetMotionModel
 

@@ -30,15 +30,23 @@ class _Model(BaseModel):
 
 
 class Teacher(_Model):
-    """The base pipeline and the motion adapter (folder, single file or hub id), and what they must be."""
+    """What `load_pipeline` loads: a base pipeline and a motion adapter, each a folder, a single file or a hub id.
+
+    A revision is a hub id's commit, `dtype` that of weights and forward passes. Raises `pydantic.ValidationError`.
+    """
 
     base: str
     base_revision: str | None = None
     adapter: str
     adapter_revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class PinnedTeacher(Teacher):
+    """The teacher of params.yaml: besides, the path that DVC watches, and what the weights must be."""
+
     dep: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(_each_once)]
 
 
@@ -54,7 +62,14 @@ class Prompts(_Model):
 
 
 class Sampling(_Model):
-    """How clips are drawn. All of it is part of every chunk's address: declare a new setting `AsBefore` something."""
+    """How clips are drawn. All of it is part of every chunk's address: declare a new setting `AsBefore` something.
+
+    Size in pixels; `steps` calls of the UNet; `guidance` scales classifier-free guidance, 1 is none; `chunk` clips are
+    drawn together. `threads`: on how many the caller, by `torch.set_num_threads`, has a CPU draw.
+
+    Raises:
+        pydantic.ValidationError: a value out of range, or an unknown name.
+    """
 
     frames: Count
     height: Annotated[int, Field(ge=8, multiple_of=8)]
@@ -195,7 +210,7 @@ class Report(_Model):
 class Settings(_Model):
     """All of params.yaml."""
 
-    teacher: Teacher
+    teacher: PinnedTeacher
     prompts: Prompts
     sampling: Sampling
     similarity: Similarity

@@ -22,14 +22,14 @@ def mean_similarity(similarity: pd.DataFrame) -> pd.Series:
     return pd.Series(similarity.groupby("unit", sort=False)["cosine"].mean())
 
 
-def ranges(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def similarity_ranges(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Lowest, median and highest cosine over the units of each granularity, beside what the authors saw.
 
-    A unit's cosine is the plain mean over its timesteps. The effect of attention on its residual stream has a row of
-    its own, for which the authors gave no range.
+    A unit's cosine is the plain mean over its timesteps, in [-1, 1]. The effect of attention on its residual stream
+    has a row of its own, for which the authors gave no range.
 
     Args:
-        rows: of `SimilarityRecorder.rows`.
+        rows: of `SimilarityRecorder.rows`. Of a granularity without rows nothing is said.
 
     Returns:
         Rows with granularity, measure (`in_out` or `residual`), units, min, median, max, authors_min, authors_max.

@@ -80,12 +80,18 @@ def gaussian(features: Features, *, ddof: int = 1) -> Gaussian:
 def frechet_distance(x: Features | Gaussian, y: Others | Gaussian, *, ddof: int = 1) -> float:
     """FVD: `|mu_x - mu_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^(1/2)`, in squared feature units.
 
+    Unterthiner et al. (2018), Equation 2, between two sets of features [videos, features].
+
     The last trace is the nuclear norm of `F_x F_y^T`, `F` the covariance factors: right for singular
     covariances (fewer videos than features), real by construction, no epsilon on the diagonal. With full
     rank on both sides it is computed from the eigenvalues of `F_x S_y F_x^T` if a bound on the rounding
-    allows it. `ddof=1` is the official estimate, `ddof=0` that of StyleGAN-V and cd-fvd. Takes features or
-    their `gaussian` (then the `ddof` of that). Rounding can leave about -5e-10 of the traces on equal sets;
-    nothing is clipped.
+    allows it. Rounding can leave about -5e-10 of the traces on equal sets; nothing is clipped.
+
+    Args:
+        x: features, or their `gaussian`.
+        y: likewise; as many features, any number of videos.
+        ddof: as in `numpy.cov`: 1 is the official estimate, 0 that of StyleGAN-V and cd-fvd; a `gaussian`
+            has its own.
 
     Raises:
         LeanmotionError: different widths or `ddof`s, fewer than two videos, or a value that is not finite.
@@ -176,7 +182,7 @@ def motion_measure(
     *,
     interval: float = 0.9,
 ) -> Estimate:
-    """How far the motion of same-seed clips moved, from their descriptors (`extractors.motion_descriptor`).
+    """How far the motion of same-seed clips moved, from their descriptors (`features.motion`).
 
     `sum |reference - variant| / sum |reference|` over clips and cells: 0 for the same motion in the same
     places at the same times, exactly 1 for a frozen variant, above 1 for motion in other places or flicker.

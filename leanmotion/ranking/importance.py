@@ -10,7 +10,7 @@ from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Settings
 from leanmotion.probing.probe_sets import probes_of
-from leanmotion.probing.similarity_tables import mean_similarity, ranges
+from leanmotion.probing.similarity_tables import mean_similarity, similarity_ranges
 from leanmotion.ranking.fvd import frechet_distance, kernel_distance, motion_measure, paired_distance
 from leanmotion.ranking.ranking import Ranking, rank_blocks
 from leanmotion.ranking.resampling import complementary_halves, kernel_null
@@ -121,7 +121,7 @@ def metrics_of(found: Importance, similarity: pd.DataFrame) -> dict[str, Any]:
     for row in sorted(found.blocks, key=lambda row: ranking.blocks.index(str(row["block"]))):
         figures = rounded_row(row, ("fvd", "kvd", "paired", "motion", "position", "similarity"), nulls)
         metrics |= {f"{name}_{row['block']}": figure for name, figure in figures.items()}
-    for row in ranges(similarity.to_dict("records")):  # pyright: ignore[reportArgumentType]
+    for row in similarity_ranges(similarity.to_dict("records")):  # pyright: ignore[reportArgumentType]
         name = _SHORT[row["granularity"]] + ("_residual" if row["measure"] == "residual" else "")
         metrics |= {f"similarity_{name}_{end}": rounded(row[end], UNIT) for end in ("min", "max")}
     for row in found.probes:

@@ -88,18 +88,21 @@ def rank_blocks(
     seed: int = 0,
     ddof: int = 1,
 ) -> Ranking:
-    """Rank blocks by what their removal does to the videos.
+    """Rank blocks by what their removal does to the videos: the distance to the original's, least first.
+
+    Distances are in squared units of the features (`frechet_distance`); their intervals come from half-samples
+    without replacement, the delete-half jackknife (Shao and Wu 1989; `leanmotion.resampling`).
 
     Args:
-        reference: features of the original module's videos.
-        variants: block id -> features with that block removed; same prompts and seeds in the same order.
+        reference: features of the original module's videos, [videos, features].
+        variants: block id -> features with that block removed; same shape, prompts and seeds in the same order.
         criterion: one of `CRITERIA`. Scores grow with importance: a distance, a distance per saved MAC or second,
             minus the similarity (a block that changes its input little is redundant), or seeded noise. Equal
             scores keep the order of `variants`.
         columns: name -> block -> value. `similarity`, `macs` and `latency` (what the block costs) are read by the
             criteria of these names; every column is correlated with the distances, others such as
             `similarity_attention` too.
-        motion: descriptors of the reference and of each variant, of `extractors.motion_descriptor`.
+        motion: descriptors of the reference and of each variant, of `features.motion`.
         null: features of the original module under other seeds, any number of videos; FVD grows with fewer
             videos, so as many as `reference` make the comparable null.
         resamples: half-samples, drawn in disjoint pairs.

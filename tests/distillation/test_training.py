@@ -51,6 +51,15 @@ def test_only_motion_modules_change_and_the_loss_falls(uninterrupted: tuple[Any,
         assert row["total"] == pytest.approx(0.5 * (row["task"] or 0) + (row["output"] or 0) + (row["feature"] or 0))
 
 
+def test_without_a_folder_nothing_is_kept_and_the_student_is_the_same(
+    uninterrupted: tuple[Any, list[LossRow]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    student, rows = train(tmp_path, checkpoint_dir=None)
+    assert rows == uninterrupted[1] and same(student, uninterrupted[0])
+    assert not list(tmp_path.iterdir())
+
+
 def test_it_learns_a_known_student_back(tmp_path: Path) -> None:
     """A teacher whose motion modules were disturbed is pulled back towards the teacher."""
     teacher, student = micro_unet(0), micro_unet(0)

@@ -9,10 +9,12 @@ import torch
 from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, same, stop_after, train
 from models import micro_unet
 
+from leanmotion.distillation.clip_source import ClipSource
 from leanmotion.distillation.sampler_steps import Drawing
-from leanmotion.distillation.training_inputs import Trajectories
+from leanmotion.distillation.training_inputs import CaptionedLatents, Clips, Trajectories
 from leanmotion.distillation.validation import drawn_distances
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.tables import write_table
 
 pytestmark = pytest.mark.numeric
 
@@ -33,6 +35,62 @@ def made(name: str) -> Any:
     import diffusers
 
     return getattr(diffusers, name)(beta_schedule="linear")
+
+
+def stored(path: Path, latents: torch.Tensor, captions: list[str]) -> ClipSource:
+    """The same clips as `clips.parquet` holds them."""
+    channels, frames, height, width = latents.shape[1:]
+    size = {"channels": channels, "frames": frames, "height": height, "width": width}
+    rows = [
+        {"clip": i, "caption": caption, "source": "test", **size, "latents": clip.numpy().tobytes()}
+        for i, (clip, caption) in enumerate(zip(latents, captions, strict=True))
+    ]
+    write_table(path, "clips", rows)
+    return ClipSource(path)
+
+
+@pytest.mark.parametrize("count", [1, 5, 32])
+def test_clips_in_memory_come_as_from_a_table(count: int, tmp_path: Path) -> None:
+    """A table of one row group, which is up to 32 clips, has one window."""
+    latents, captions = noise(count), [f"caption {i}" for i in range(count)]
+    held, source = CaptionedLatents(latents, captions), stored(tmp_path / "clips.parquet", latents, captions)
+    assert isinstance(held, Clips) and len(held) == len(source) == count
+    assert held.order(3, 0, 100) == source.order(3, 0, 100)
+    assert sorted(held.order(3, count, count)) == list(range(count))
+    indices = held.order(0, 0, 4)
+    assert torch.equal(held.batch(indices)[0], source.batch(indices)[0])
+    assert held.batch(indices)[1] == source.batch(indices)[1]
+
+
+def test_training_on_clips_in_memory_is_that_on_a_table(tmp_path: Path) -> None:
+    latents, captions = noise(5), [f"caption {i}" for i in range(5)]
+    source = stored(tmp_path / "clips.parquet", latents, captions)
+    held, held_rows = train(tmp_path / "held", clips=(latents, captions))
+    read, read_rows = train(tmp_path / "read", clips=source)
+    assert held_rows == read_rows and same(held, read)
+
+
+def test_clips_in_memory_are_told_apart() -> None:
+    """As a checkpoint's name needs it: by values, shape and captions, not by where they lie in memory."""
+    latents = noise(2)
+    digests = {
+        CaptionedLatents(latents, ["a", "b"]).digest,
+        CaptionedLatents(latents, ["b", "a"]).digest,
+        CaptionedLatents(latents.flip(0), ["a", "b"]).digest,
+        CaptionedLatents(latents.reshape(2, 4, 4, 2, 4), ["a", "b"]).digest,
+    }
+    assert len(digests) == 4
+    assert CaptionedLatents(latents.clone(), ["a", "b"]).digest in digests
+
+
+def test_clips_in_memory_that_cannot_be_trained_on(tmp_path: Path) -> None:
+    for latents, captions, said in (
+        (noise(2), ["a"], "2 clips and 1 captions"),
+        (noise(2)[:0], [], "0 clips and 0 captions"),
+        (noise(2) / 0, ["a", "b"], "not finite"),
+    ):
+        with pytest.raises(LeanmotionError, match=said):
+            train(tmp_path, clips=(latents, captions))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -7,8 +7,8 @@ import pytest
 from leanmotion.errors import LeanmotionError
 from leanmotion.features import embedding as module
 from leanmotion.features.embedding import embed, embedded
-from leanmotion.features.extractors import motion_descriptor
 from leanmotion.features.feature_tables import FeatureSet
+from leanmotion.features.motion import motion_descriptor
 from leanmotion.pipeline.tables import read_frame, read_table, table_meta, write_table
 from leanmotion.videos.codec import encode
 

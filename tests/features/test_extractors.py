@@ -10,7 +10,8 @@ import torch
 from models import seeded
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.extractors import I3DExtractor, describe, load_extractor, motion_descriptor
+from leanmotion.features.extractors import I3DExtractor, describe, load_extractor
+from leanmotion.features.motion import motion_descriptor
 from leanmotion.features.sprites_reader import SpriteReader
 from leanmotion.ranking.fvd import frechet_distance
 

@@ -89,7 +89,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def settings(base: Any, adapter: Any, **more: Any) -> Teacher:
-    return Teacher(base=str(base), adapter=str(adapter), dep="x", blocks=["down_0_0"], **more)
+    return Teacher(base=str(base), adapter=str(adapter), **more)
 
 
 def drawn(teacher: Teacher, **sampling: Any) -> np.ndarray:

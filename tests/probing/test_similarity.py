@@ -7,7 +7,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import remove_units
 from leanmotion.model.units import list_units
 from leanmotion.probing.similarity import Moments, SimilarityRecorder, measure_similarity, token_cosines
-from leanmotion.probing.similarity_tables import AUTHORS_RANGES, ranges
+from leanmotion.probing.similarity_tables import AUTHORS_RANGES, similarity_ranges
 
 pytestmark = pytest.mark.numeric
 
@@ -154,7 +154,7 @@ def test_recording_changes_nothing(small, unet_inputs):
 
 def test_ranges_stand_beside_the_authors(small, make_inputs):
     rows = measure_similarity(small, sample(small, make_inputs(timestep=9), make_inputs(timestep=1)))
-    table = ranges(rows)
+    table = similarity_ranges(rows)
     assert [(row["granularity"], row["measure"], row["units"]) for row in table] == [
         ("temporal_transformer", "in_out", 7),
         ("transformer_block", "in_out", 7),
@@ -174,7 +174,7 @@ def test_ranges_by_hand():
         for unit, pair in values.items()
         for v in pair
     ]
-    (row,) = ranges(rows)
+    (row,) = similarity_ranges(rows)
     assert (row["min"], row["median"], row["max"]) == pytest.approx((0.3, 0.5, 0.8))
 
 

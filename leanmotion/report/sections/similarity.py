@@ -4,7 +4,7 @@ from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import NOTHING, data, short
 from leanmotion.pipeline.settings import GRANULARITIES
-from leanmotion.probing.similarity_tables import ranges
+from leanmotion.probing.similarity_tables import similarity_ranges
 from leanmotion.ranking.rounding import UNIT, rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
@@ -73,7 +73,7 @@ def _heat_map(rows: Frame, name: str) -> Figure:
 
 def ranges_figure(found: Artefacts) -> Figure:
     """What is measured here beside what the method's authors saw on the real model."""
-    rows = ranges(found.similarity.to_dict("records"))
+    rows = similarity_ranges(found.similarity.to_dict("records"))
     names = [NAMES[row["granularity"]] + (", residual" if row["measure"] == "residual" else "") for row in rows]
     ends = [row[key] for row in rows for key in ("min", "max", "authors_min", "authors_max")]
     title = "Ranges of cosine similarity over units"
