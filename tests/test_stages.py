@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 def project(tmp_path: Path) -> Path:
     """A folder with the project's settings and its weights, where stages can run."""
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
-    for name in ("teacher", "extractor"):
-        shutil.copytree(ROOT / "data" / name, tmp_path / "data" / name)
+    for name in ("data/teacher", "data/extractor", "builtin"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -54,6 +54,11 @@ def _edit(project: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda p: p["distillation"].update(steps=-1), ("distillation.steps", "-1")),
         (lambda p: p["rounds"]["r21"].update(count=22), ("rounds.r21.count", "21")),
         (lambda p: p["teacher"].update(base="data/teacher/bsae"), ("teacher.base", "missing")),
+        (lambda p: p["teacher"].update(adapter="owner/name"), ("teacher.adapter", "missing", "pin", "presets/hub")),
+        (lambda p: p["prompts"].update(source="sprites"), ("prompts.source", "builtin/sprites-captions")),
+        (lambda p: p["clips"].update(path=None), ("clips.path", "builtin/none")),
+        (lambda p: p["clips"].update(captions="nowhere.csv"), ("clips.captions", "nowhere.csv", "builtin/none")),
+        (lambda p: p["clips"].update(source="folder"), ("clips.path", "folder")),
         (lambda p: p["sampling"].update(frames=40), ("frames",)),
         (lambda p: p["extractor"].update(sha256="0" * 64), ("sha256", "extractor")),
     ],

@@ -14,7 +14,7 @@ from leanmotion.model.removal import removed_units, without_units
 from leanmotion.model.requests import Draw, Request, Variant
 from leanmotion.model.sampler import Sampler
 from leanmotion.model.student import Student
-from leanmotion.model.teacher import TeacherRecord, load_base, load_pipeline, verify
+from leanmotion.model.teacher import TeacherRecord, check_dtype, load_base, load_pipeline, verify
 from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.settings import Settings
 
@@ -29,9 +29,13 @@ class Samplers:
         settings: All settings.
         record: What `inspect` recorded of the teacher; other weights are refused.
         students: Rounds whose weights variants may name.
+
+    Raises:
+        LeanmotionError: The settings ask for another dtype than the record's.
     """
 
     def __init__(self, settings: Settings, record: TeacherRecord, students: Sequence[Student] = ()) -> None:
+        check_dtype(settings.teacher, record)
         self.settings = settings
         self.record = record
         self.students = {student.weights: student for student in students if not student.is_teacher}
@@ -40,14 +44,14 @@ class Samplers:
 
     def teacher(self, removed: Sequence[str] = ()) -> Variant:
         """The variant that is the teacher without some units."""
-        return Variant(self.record.sha256, tuple(removed), self.settings.teacher.dtype)
+        return Variant(self.record.sha256, tuple(removed), self.record.dtype)
 
     def student(self, student: Student, without: Sequence[str] = ()) -> Variant:
         """The variant that is a student, whose own removed units are gone from its weights; and without some more."""
         if student.is_teacher:
             return self.teacher(without)
         removed = (*student.removed, *without)
-        return Variant(f"{self.record.sha256}+{student.weights}", removed, self.settings.teacher.dtype)
+        return Variant(f"{self.record.sha256}+{student.weights}", removed, self.record.dtype)
 
     def __call__(self, variant: Variant) -> Draw:
         """A function that draws a variant's clips."""

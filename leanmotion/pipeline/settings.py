@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.pipeline.setting_errors import first_problem
+from leanmotion.pipeline.watched_paths import CaptionsPath, PromptsPath, VideosPath, WeightsPath
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 Count = Annotated[int, Field(ge=1)]
@@ -29,13 +30,10 @@ class _Model(BaseModel):
 
 
 class Teacher(_Model):
-    """The base pipeline and the motion adapter (folder, single file or hub id), and what they must be."""
+    """The base pipeline and the motion adapter (folder, single file, or pin of the hub), and what they must be."""
 
-    base: str
-    base_revision: str | None = None
-    adapter: str
-    adapter_revision: str | None = None
-    dep: str
+    base: WeightsPath
+    adapter: WeightsPath
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(_each_once)]
@@ -44,7 +42,7 @@ class Teacher(_Model):
 class Prompts(_Model):
     """Where the prompts come from and how many each split holds. Raising a count keeps the earlier ones."""
 
-    source: str = "sprites"
+    source: PromptsPath
     negative: str = ""
     rank: Annotated[int, Field(ge=4)]
     select: Annotated[int, Field(ge=4)]
@@ -104,9 +102,8 @@ class Extractor(_Model):
     """What turns clips into the features that the Frechet distance is taken of."""
 
     name: Literal["sprites", "i3d", "videomae"]
-    path: str
+    path: WeightsPath
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    revision: str | None = None
     batch: Count = 16
 
 
@@ -125,8 +122,8 @@ class Clips(_Model):
 
     source: Literal["sprites", "teacher", "folder"]
     count: Count
-    path: str | None = None
-    captions: str | None = None
+    path: VideosPath
+    captions: CaptionsPath
     stride: Count = 1
     seed: Seed = 0
 

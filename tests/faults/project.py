@@ -20,7 +20,6 @@ ROUNDS = {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}}
 SETTINGS = {
     "teacher__base": "micro/base",
     "teacher__adapter": "micro/adapter",
-    "teacher__dep": "micro",
     "teacher__sha256": None,
     "teacher__blocks": BLOCKS,
     "prompts__rank": 4,
@@ -85,7 +84,8 @@ class Project:
         if teacher is None:
             return
         shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
-        shutil.copytree(ROOT / "data/extractor", folder / "data/extractor")
+        for name in ("data/extractor", "builtin"):
+            shutil.copytree(ROOT / name, folder / name)
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
         self.edit(**SETTINGS)

@@ -28,7 +28,7 @@ def requests(*prompts: str, seed: int = 0) -> list[Request]:
 @pytest.fixture(scope="module")
 def pipeline(teacher_folder):
     folder = teacher_folder(levels=2, layers=1)
-    settings = TeacherSettings(base=str(folder.base), adapter=str(folder.adapter), dep="x", blocks=["mid_0"])
+    settings = TeacherSettings(base=str(folder.base), adapter=str(folder.adapter), blocks=["mid_0"])
     return load_pipeline(settings)
 
 
@@ -155,7 +155,7 @@ def test_global_random_state_is_neither_read_nor_moved(pipeline) -> None:
 def test_eager_attention_agrees(pipeline, teacher_folder) -> None:
     """Other arithmetic, same clip."""
     folder = teacher_folder(levels=2, layers=1)
-    settings = TeacherSettings(base=str(folder.base), adapter=str(folder.adapter), dep="x", blocks=["mid_0"])
+    settings = TeacherSettings(base=str(folder.base), adapter=str(folder.adapter), blocks=["mid_0"])
     eager = Sampler(load_pipeline(settings), sampling(attention="eager"))(requests("a dog"))
     assert alike(eager, Sampler(pipeline, sampling())(requests("a dog")))
 

@@ -47,6 +47,6 @@ def test_a_pruned_unet_is_aligned_and_shares_what_it_shared(teacher_folder, tmp_
 
 def test_every_part_of_a_teacher_is_aligned(teacher_folder):
     folder = teacher_folder(levels=2, layers=1)
-    pipeline = load_pipeline(Teacher(base=str(folder.base), adapter=str(folder.adapter), dep="x", blocks=["mid_0"]))
+    pipeline = load_pipeline(Teacher(base=str(folder.base), adapter=str(folder.adapter), blocks=["mid_0"]))
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         assert places(part) == {0}
