@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint types teacher extractor teacher-check readme study lock clean faults
+.PHONY: repro test test-machines lint types teacher extractor teacher-check readme study lock clean faults
 
 repro: $(VENV)/.installed
 	dvc repro
 
 test: $(VENV)/.installed lint types
 	pytest
+
+# The numeric tests as on other processors, with one thread and two, in odd surroundings: prints a table of the ways.
+# `make test-machines WAYS=short` takes the two ends alone.
+WAYS ?= full
+test-machines: $(VENV)/.installed
+	python tests/machines.py $(WAYS)
 
 # Kills, full disks, damage, bad and hostile input, silent wrongs, all cases: prints the table of docs/reliability.md.
 faults: $(VENV)/.installed

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import yaml
 
-from leanmotion.features.features import open_extractor
+from leanmotion.features.embedding import open_extractor
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.settings import Settings, load_settings
 from leanmotion.pipeline.tables import read_frame
 from leanmotion.study.trial import Bench, Trial

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from fvd import as_the_field_does
 
-from leanmotion.features.features import open_extractor
+from leanmotion.features.embedding import open_extractor
 from leanmotion.model.removal import remove_units, without_units
 from leanmotion.model.requests import Request, Variant
 from leanmotion.model.sampler import Sampler, latent_shape, make_scheduler
 from leanmotion.model.teacher import load_pipeline
-from leanmotion.model.variants import device
+from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.settings import Sampling, Settings, load_settings
 from leanmotion.pipeline.stage import quiet_libraries
 from leanmotion.prompts.splits import load_prompts

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from leanmotion.cost.inspection import check_adapter
-from leanmotion.features.features import open_extractor
+from leanmotion.features.embedding import open_extractor
 from leanmotion.model.teacher import weight_files
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.settings import load_settings

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from leanmotion.clips.sources import write_clips_of
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.settings import load_settings
 

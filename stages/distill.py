@@ -7,9 +7,9 @@ import typer
 
 from leanmotion.distillation.rounds import run_round
 from leanmotion.model.pruned_adapter import read_pruned_config
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student, plan_round
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.settings import load_settings
 

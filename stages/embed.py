@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from leanmotion.features.features import embed, embedded, open_extractor
+from leanmotion.features.embedding import embed, embedded, open_extractor
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.processes import ranks
 from leanmotion.pipeline.progress import Progress

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from leanmotion.distillation.rounds import drop_finished
 from leanmotion.export.export import export_student
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings
@@ -24,7 +23,6 @@ def main(
     chosen = Student.read(students / str(evidence["round"]))
     samplers = Samplers(load_settings(params), TeacherRecord.read(teacher), [chosen])
     sizes = export_student(samplers, chosen, evidence, out)
-    drop_finished()
     cells = [[str(out / form), f"{size / 1e6:.2f}"] for form, size in sizes.items()]
     terminal.show(f"the adapter of {chosen.round}, in three forms", ["folder", "MB"], cells)
 

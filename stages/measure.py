@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from leanmotion.cost.latency import round_latency_rows
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_frame, write_table

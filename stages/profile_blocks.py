@@ -1,10 +1,10 @@
-"""Measure what each block costs: seconds of a UNet call with and without it, interleaved so that drift cancels."""
+"""Measure what each block costs: its time where it runs, inside UNet calls, and whole calls without any of them."""
 
 from pathlib import Path
 
 from leanmotion.cost.latency import latency_rows
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import write_table

@@ -14,8 +14,8 @@ from leanmotion.model.removal import without_units
 from leanmotion.model.requests import Request
 from leanmotion.model.sampler import Sampler
 from leanmotion.model.teacher import load_pipeline
-from leanmotion.model.variants import device
 from leanmotion.pipeline import stage
+from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import write_text

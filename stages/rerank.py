@@ -28,10 +28,10 @@ def main(
         write_record(out, given)
         return
     # Only now: libraries that take seconds to import.
-    from leanmotion.features.features import open_extractor
+    from leanmotion.features.embedding import open_extractor
+    from leanmotion.model.samplers import Samplers
     from leanmotion.model.student import Student, plan_round
     from leanmotion.model.teacher import TeacherRecord
-    from leanmotion.model.variants import Samplers
     from leanmotion.ranking.reranking import keeps_its_order, reranked, scores_on
 
     student = Student.read(previous)

@@ -4,13 +4,14 @@ from contextlib import closing
 from pathlib import Path
 
 from leanmotion.model.requests import requests_of
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import write_table
-from leanmotion.probing.similarity import SimilarityRecorder, ranges
+from leanmotion.probing.similarity import SimilarityRecorder
+from leanmotion.probing.similarity_tables import ranges
 
 
 def main(

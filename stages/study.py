@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from leanmotion.features.features import open_extractor
+from leanmotion.features.embedding import open_extractor
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings

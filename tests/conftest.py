@@ -1,12 +1,18 @@
 """Fixtures: tiny random models, their inputs and folders."""
 
+import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import jaxtyping
 import pytest
 import torch
+from committed import embedded_project
 from models import TEXT_WIDTH, make_adapter, make_unet2d, seeded, write_teacher
+from surroundings import settle
+
+settle(os.environ)
 
 # Before any import of leanmotion: under test, shapes and types in signatures are checked at every call.
 jaxtyping.install_import_hook("leanmotion", "beartype.beartype")
@@ -15,8 +21,12 @@ jaxtyping.install_import_hook("leanmotion", "beartype.beartype")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Tiny tensors gain nothing from threads, and lose much where cores are shared.
-torch.set_num_threads(1)
+# Tiny tensors gain nothing from threads, and lose much where cores are shared. `make test-machines` tries two.
+torch.set_num_threads(int(os.environ.get("LEANMOTION_TEST_THREADS", "1")))
+
+# As on a processor with matrix units for bfloat16, or on one without: likewise.
+if forced := os.environ.get("LEANMOTION_TEST_LOW_PRECISION"):
+    torch.cpu.get_capabilities = lambda: {"amx_bf16": forced == "on"}
 
 
 LONGEST = ("test_pipeline.py", "test_kills.py", "test_stages.py")
@@ -25,6 +35,9 @@ LONGEST = ("test_pipeline.py", "test_kills.py", "test_stages.py")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: begun last, one of them would keep one process busy while others are through."""
+    for item in items:
+        if item.path.name in LONGEST:
+            item.add_marker("long")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
@@ -68,6 +81,12 @@ def make_inputs():
 def unet_inputs(make_inputs):
     """Keyword arguments of a call: sample [1, 4, 4, 8, 8], timestep, encoder_hidden_states [1 * 4, 5, 16]."""
     return make_inputs()
+
+
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory) -> Path:
+    """The folder of a project on the embedded default, written once a session: do not change."""
+    return embedded_project(tmp_path_factory.mktemp("embedded"))
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ ARROWS = {
     "ranking": {"features", "model", "probing", "videos"},
     "evaluation": {"features", "ranking", "sprites"},
     "export": {"cost", "distillation", "model"},
-    "report": {"features", "model", "probing", "videos"},
+    "report": {"features", "model", "probing", "ranking", "videos"},
     "sprites_training": {"features", "model", "sprites"},
     "study": {"distillation", "evaluation", "features", "model", "probing", "videos"},
     "commands": {"cost", "features", "model", "probing", "prompts", "report", "videos"},

@@ -49,34 +49,41 @@ def test_no_script_hides_another_module() -> None:
         assert path.stem not in {"torch", "diffusers", "transformers", "numpy", "evaluate", "datasets"} - {"evaluate"}
 
 
-_DRAWING = {"listing", "rendering", "store"}
-_ALL_BUT_UNITS = {"memory", "pruned_adapter", "removal", "requests", "sampler", "variants"}
-_BEYOND_UNITS = {*_ALL_BUT_UNITS, "motion_state", "original_format", "teacher", "weights"}
+_STORING = {"listing", "rendering", "store"}
+_TIMING = {"in_call", "latency", "timing"}
+_DRAWING = {"memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
+_RANKING = {"agreement", "importance", "ranking", "reranking"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
-        "cost": {"latency", "timing"}, "model": {"pruned_adapter", "student", "variants"}, "sprites": {"renderer"},
-        "videos": _DRAWING,
+        "cost": _TIMING, "model": {"pruned_adapter", "samplers", "student", "variants"}, "sprites": {"renderer"},
+        "videos": _STORING,
     },
-    "inspect": {"cost": {"latency", "timing"}, "model": {"pruned_adapter", "variants"}},
+    "inspect": {"cost": _TIMING, "model": {"pruned_adapter", "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
     "similarity": {"probing": {"probe_sets"}},
     "profile": {"cost": {"inspection"}},
     "probe": {"probing": {"similarity"}},
-    "embed": {"videos": _DRAWING},
-    "rank": {"model": {*_BEYOND_UNITS, "student"}, "ranking": {"reranking"}, "videos": _DRAWING},
+    "embed": {"videos": _STORING},
+    "rank": {
+        "features": {"embedding", "extractors", "pinned", "sprites_reader"}, "probing": {"similarity"},
+        "ranking": {"reranking"}, "videos": _STORING,
+    },
     "clips": {"videos": {"listing"}},
     "rerank": {
-        "probing": {"probe_sets"}, "videos": {"listing"},
-        "ranking": {"agreement", "importance", "ranking", "resampling"},
+        "probing": {"probe_sets", "similarity_tables"}, "videos": {"listing"},
+        "ranking": {"agreement", "importance", "ranking", "resampling", "rounding"},
     },
     "evaluate": {
-        "evaluation": {"selection"}, "model": {*_ALL_BUT_UNITS, "units"}, "sprites": {"renderer"}, "videos": _DRAWING,
-        "ranking": {"agreement", "importance", "ranking", "reranking"},
+        "evaluation": {"selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"}, "videos": _STORING,
+        "ranking": _RANKING,
     },
-    "select": {"evaluation": {"evaluation"}},
-    "export": {"cost": {"inspection", "latency", "timing"}},
+    "select": {"evaluation": {"evaluation"}, "ranking": {*_RANKING, "fvd", "resampling"}},
+    "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},
-    "report": {"model": _BEYOND_UNITS, "probing": {"probe_sets"}, "report": {"gallery"}, "videos": _DRAWING},
+    "report": {
+        "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
+        "probing": {"probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"}, "report": {"gallery"},
+    },
 }  # fmt: skip
 """Stage -> room -> modules there that it does not use: an edit of these reruns it for nothing."""
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from committed import ROOT, SETTINGS, weights
 from reads import Stage, leaves, other_value, reads_of, stages_of
 from tiny import BLOCKS, edit_params
 
@@ -22,8 +23,6 @@ from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_frame
 from leanmotion.pipeline.watched_paths import watched
 from leanmotion.report.gallery import write_clips
-
-ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -33,24 +32,14 @@ class Clone:
 
     def __init__(self, folder: Path, teacher: Any) -> None:
         self.folder = folder
-        files = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, text=True).split()
-        for name in files:
-            if name.startswith(
-                (
-                    "leanmotion/",
-                    "stages/",
-                    "builtin/",
-                    "data/extractor",
-                    "metrics/teacher.json",
-                    "dvc.yaml",
-                    "params.yaml",
-                    ".gitignore",
-                    ".dvcignore",
-                )
-            ):
-                target = folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(ROOT / name, target)
+        for name in ("leanmotion", "stages", "builtin"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
+            shutil.copyfile(ROOT / name, folder / name)
+        shutil.copyfile(SETTINGS, folder / "params.yaml")
+        shutil.copytree(weights("data/extractor"), folder / "data/extractor")
+        (folder / "metrics").mkdir()
+        (folder / "metrics/teacher.json").write_text("{}")
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
         # Named in the settings, though no stage takes clips from them before a test does.
@@ -73,7 +62,8 @@ class Clone:
             "GIT_COMMITTER_NAME": "t",
             "GIT_COMMITTER_EMAIL": "t@t",
         }
-        return {**os.environ, **names, "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
+        kept = {k: v for k, v in os.environ.items() if k != "LEANMOTION_SCRATCH"}
+        return {**kept, **names, "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True)
@@ -172,7 +162,7 @@ def reads(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     """Stage -> the settings that its code read, in a run of each, and of some more under other settings."""
     stages = stages_of(clone.folder)
     folder = tmp_path_factory.mktemp("reads") / "project"
-    shutil.copytree(clone.folder, folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    shutil.copytree(clone.folder, folder, ignore=shutil.ignore_patterns(".git", ".dvc", ".scratch"))
     text = (folder / "params.yaml").read_text()
     found = {name: reads_of(stage.command, folder) for name, stage in stages.items()}
     for name, changes in OTHER_RUNS:
@@ -258,6 +248,94 @@ def test_another_dtype_reruns_everything_behind_inspect(clone: Clone, reads: dic
     assert readers - {"check", "inspect"} <= changed(stages_of(clone.folder))
     (clone.folder / "params.yaml").write_text(text)
     assert clone.repro() == set(), "DVC still has what inspect wrote of the first dtype, and with it all that follows"
+
+
+TRACER = """
+
+def _trace() -> None:
+    def wrap(module, owner):
+        if module not in sys.modules:
+            return
+        kind = getattr(sys.modules[module], owner)
+        inner = kind.__init__
+
+        def traced(*args, **kwargs):
+            with open(".scratch/made", "a") as file:
+                file.write(owner + "\\n")
+            inner(*args, **kwargs)
+
+        kind.__init__ = traced
+
+    wrap("leanmotion.model.sampler", "Sampler")
+    wrap("leanmotion.distillation.training", "_Run")
+
+
+_run = run
+
+
+def run(main, **how):
+    _trace()
+    _run(main, **how)
+"""
+"""Notes in .scratch/made what draws and what trains; in a module that no stage hangs on and no address covers."""
+
+
+@pytest.fixture(scope="module")
+def traced(clone: Clone) -> Clone:
+    """The clone, from now on with a tracer."""
+    with (clone.folder / "leanmotion/pipeline/stage.py").open("a") as file:
+        file.write(TRACER)
+    return clone
+
+
+def made(clone: Clone) -> set[str]:
+    """Kinds of what was made since this was asked last: `Sampler`, which draws, `_Run`, which trains."""
+    path = clone.folder / ".scratch/made"
+    found = set(path.read_text().split()) if path.exists() else set()
+    path.unlink(missing_ok=True)
+    return found
+
+
+def rewrite(clone: Clone, name: str, old: str, new: str) -> None:
+    path = clone.folder / "leanmotion" / name
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_code_of_the_ranking_reruns_no_drawing_training_or_timing(traced: Clone) -> None:
+    rewrite(traced, "ranking/fvd.py", "_EIGENVALUE_TOLERANCE =", "# Said here as well.\n_EIGENVALUE_TOLERANCE =")
+    assert traced.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate"}
+    assert made(traced) == set()
+
+
+def test_a_docstring_draws_no_clip_and_trains_no_round(traced: Clone) -> None:
+    """DVC runs all stages that hang on the room again, and they find what they made."""
+    chunks = {path: path.stat().st_mtime_ns for path in (traced.folder / ".scratch/chunks").rglob("*.parquet")}
+    students = {path: path.read_bytes() for path in (traced.folder / "data/students").rglob("*") if path.is_file()}
+    said = '    """Mean squared error against the data\'s own target: BK-SDM\'s L_Task."""\n'
+    rewrite(traced, "distillation/losses.py", said, '    """Said otherwise."""\n    # And more.\n')
+    assert traced.repro() == {"distill@r2", "distill@r4", "export"}, "nothing is drawn before, and nothing after"
+    rewrite(traced, "videos/codec.py", '"""Frames to bytes and back:', '"""Frames to bytes, and back:')
+    ran = traced.repro()
+    assert {"generate@rank_a", "ablate@mid_0", "probe@transformers", "clips", "render@r4"} <= ran
+    assert not [name for name in ran if name.startswith(("distill", "similarity", "profile", "measure"))]
+    assert made(traced) == set()
+    assert chunks == {path: path.stat().st_mtime_ns for path in (traced.folder / ".scratch/chunks").rglob("*.parquet")}
+    assert students == {path: path.read_bytes() for path in students}
+
+
+def test_a_constant_of_the_sampler_draws_all_clips_anew(traced: Clone) -> None:
+    """And trains no round anew: training decodes no pictures."""
+    before = traced.chunks()
+    rewrite(traced, "model/sampler.py", "_DECODE = 16", "_DECODE = 15")
+    assert {"generate@rank_a", "ablate@mid_0", "distill@r4", "render@r4"} <= traced.repro("render", "clips")
+    assert made(traced) == {"Sampler"}
+    new = traced.chunks() - before
+    assert len(new) == len(before)
+    rewrite(traced, "model/sampler.py", "_DECODE = 15", "_DECODE = 16")
+    traced.repro()
+    assert made(traced) <= {"Sampler"} and traced.chunks() == before | new
 
 
 def test_a_comment_and_a_report_setting(clone: Clone) -> None:

@@ -1,7 +1,6 @@
 """The real scripts: bad input gets one line that names the setting or file and the mend, and leaves nothing behind."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,17 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-
-ROOT = Path(__file__).parents[1]
+from committed import ROOT, embedded_project
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with the project's settings and its weights, where stages can run."""
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
-    for name in ("data/teacher", "data/extractor", "builtin"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    return tmp_path
+    """A folder with the tests' settings and the project's weights, where stages can run."""
+    return embedded_project(tmp_path)
 
 
 def run(project: Path, stage: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.digests import code_digest, weights_digest
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import weights_digest
 from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.tables import TableWriter, read_table, write_table
 
@@ -67,7 +68,7 @@ def write_clips(
     """
     rows, shape = 0, None
     stream = iter(clips)
-    key = f"{weights_digest(vae)} {batch} {code_digest('clips.latents')}"
+    key = f"{weights_digest(vae)} {batch} {code_address(encode_clips)}"
     with TableWriter(path, "clips", meta) as writer:
         while group := list(islice(stream, ROW_GROUP)):
             for clip in group:

@@ -8,7 +8,7 @@ from leanmotion.clips.video_folder import Skipped, folder_clips
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.memory import settle
 from leanmotion.model.requests import requests_of
-from leanmotion.model.variants import Samplers
+from leanmotion.model.samplers import Samplers
 from leanmotion.pipeline.processes import device, ranks
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import Settings

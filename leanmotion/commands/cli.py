@@ -43,7 +43,7 @@ def check(
     from leanmotion.commands import estimate
     from leanmotion.commands.plan import check_flow
     from leanmotion.cost.inspection import check_adapter
-    from leanmotion.features.features import open_extractor
+    from leanmotion.features.embedding import open_extractor
     from leanmotion.model.teacher import weight_files
     from leanmotion.pipeline.settings import load_settings
     from leanmotion.pipeline.watched_paths import check_paths
@@ -104,7 +104,7 @@ def sweep_command(
 ) -> None:
     """Draw all missing clips of all stages at once, models loaded once; share the work with other sweeps."""
     from leanmotion.commands import sweep
-    from leanmotion.model.variants import devices
+    from leanmotion.pipeline.processes import devices
     from leanmotion.pipeline.settings import load_settings
 
     settings = load_settings(params)

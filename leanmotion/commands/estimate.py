@@ -58,7 +58,7 @@ def measure_speed(settings: Settings) -> Speed:
     from leanmotion.model.requests import Request
     from leanmotion.model.sampler import Sampler
     from leanmotion.model.teacher import load_pipeline
-    from leanmotion.model.variants import device
+    from leanmotion.pipeline.processes import device
     from leanmotion.prompts.splits import load_prompts
 
     torch.set_num_threads(settings.sampling.threads)

@@ -1,9 +1,6 @@
 """What `dvc repro` would run, and why: DVC's own status and graph, stage families folded."""
 
 import json
-import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import yaml
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.dvc import ask, edges
 from leanmotion.pipeline.settings import Settings
 
 _STATES = {"deleted": "missing", "not in cache": "not here"}
@@ -34,15 +32,15 @@ def plan(root: Path = Path()) -> Plan:
     Raises:
         LeanmotionError: not a DVC project, or DVC cannot read it.
     """
-    status = json.loads(_dvc(root, "status", "--json"))
-    edges = _edges(_dvc(root, "dag", "--dot"))
+    status = json.loads(ask(root, "status", "--json"))
+    graph = edges(ask(root, "dag", "--dot"))
     changed = {stage: reasons(entries) for stage, entries in status.items()}
     stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     frozen = sorted(stage for stage in changed if stages.get(stage, {}).get("frozen"))
     changed = {stage: why for stage, why in changed.items() if why and stage not in frozen}
     # What always writes the same, such as `check`, reruns nothing behind it.
     moving = [stage for stage in changed if not stages.get(stage, {}).get("meta", {}).get("constant")]
-    return Plan(changed, [stage for stage in _behind(moving, edges) if stage not in changed], frozen)
+    return Plan(changed, [stage for stage in _behind(moving, graph) if stage not in changed], frozen)
 
 
 def check_flow(settings: Settings, root: Path = Path()) -> int:
@@ -116,19 +114,3 @@ def _behind(changed: Iterable[str], edges: Mapping[str, list[str]]) -> list[str]
                 seen[stage] = None
                 todo.append(stage)
     return list(seen)
-
-
-def _edges(dot: str) -> dict[str, list[str]]:
-    """`dvc dag --dot` -> stage -> stages that read what it writes."""
-    edges: dict[str, list[str]] = {}
-    for upstream, downstream in re.findall(r'^"(.+?)" -> "(.+?)";$', dot, re.MULTILINE):
-        edges.setdefault(upstream, []).append(downstream)
-    return edges
-
-
-def _dvc(root: Path, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
-        raise LeanmotionError(f"dvc {arguments[0]}: {said[0].rstrip(':') if said else 'failed'}")
-    return done.stdout

@@ -25,13 +25,15 @@ _EMBEDDED = ("data/teacher/base", "data/teacher/adapter")
 class Results:
     """What git keeps of a run: rows of `metrics/plots/rounds.csv`, and `ranking.json` and `selection.json`.
 
-    `teacher` is the embedded teacher's `teacher.json`, where that is the run's teacher and was checked.
+    `reason` is the stop rule's sentence, of `selection.txt`. `teacher` is the embedded teacher's `teacher.json`, where
+    that is the run's teacher and was checked.
     """
 
     settings: Settings
     rounds: Sequence[Mapping[str, str]]
     ranking: Mapping[str, Any]
     selection: Mapping[str, Any]
+    reason: str
     teacher: Mapping[str, Any] | None = None
 
     @property
@@ -57,11 +59,12 @@ def read_results(params: Path, metrics: Path) -> Results:
         with (metrics / "plots/rounds.csv").open(encoding="utf-8", newline="") as file:
             rounds = sorted(csv.DictReader(file), key=lambda row: int(row["removed"]))
         kept = [json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in names]
+        reason = (metrics / "selection.txt").read_text(encoding="utf-8").strip()
     except FileNotFoundError as error:
         raise LeanmotionError(f"{error.filename}: no such file: `dvc repro` makes it") from None
     except (ValueError, KeyError, TypeError) as error:
         raise LeanmotionError(f"{metrics}: damaged metrics ({error}): `git checkout -- {metrics}`") from error
-    return Results(settings, rounds, *kept)
+    return Results(settings, rounds, kept[0], kept[1], reason, *kept[2:])
 
 
 def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
@@ -205,7 +208,7 @@ def _reading(found: Results) -> str:
     if any(_untrained(found, row) for row in found.rounds):
         said.append("*Kept untrained*: training did not bring drawn clips closer to the original's, and was dropped.")
     if found.selection["round"] != "base":
-        said.append(f"The stop rule: {found.selection['reason']}")
+        said.append(f"The stop rule: {found.reason}")
         low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
         said.append(
             f"On the report split, by which nothing is chosen, its excess is {value:.0%} [{low:.0%}, {high:.0%}]: the "
@@ -225,7 +228,7 @@ def _reading(found: Results) -> str:
 def _untrained(found: Results, row: Mapping[str, str]) -> bool:
     """Whether a round that could be trained draws, to the bit, what it drew before training."""
     some_left = 0 < int(row["removed"]) < len(found.settings.teacher.blocks)
-    return some_left and row["distilled_fvd_same_seeds"] == row["pruned_fvd_same_seeds"]
+    return some_left and row["trained"] == "False"
 
 
 def _real(row: Mapping[str, str], key: str) -> float | None:

@@ -15,8 +15,9 @@ from typing import Any
 from leanmotion.commands.plan import plan
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.requests import Request
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Samplers, Student
 from leanmotion.pipeline.settings import Settings, load_settings
 from leanmotion.pipeline.stage import guarded
 from leanmotion.pipeline.tables import read_frame

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,70 @@ FULL, NONE = "full", "none"
 
 Timed = Callable[[], AbstractContextManager[Callable[[], object]]]
 """A context that yields the call to time."""
+
+
+def _nothing() -> None: ...
+
+
+def _difference(start: float, end: float) -> float:
+    return end - start
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How time is told on a device.
+
+    Attributes:
+        name: `processor`, `wall` or `cuda`: column `clock` of the tables.
+        now: seconds, on the host: of whole calls, read after `wait`.
+        wait: returns once the device has done all that it was asked.
+        mark: takes a moment inside a call, without waiting.
+        between: seconds from one mark to a later one, asked after `wait`.
+    """
+
+    name: str
+    now: Callable[[], float]
+    wait: Callable[[], object] = _nothing
+    mark: Callable[[], Any] = time.perf_counter
+    between: Callable[[Any, Any], float] = _difference
+
+
+def device_clock(device: str) -> Clock:
+    """The clock for calls on a device, from this thread, with the threads that a call has now.
+
+    On a GPU events of its own stream. On a CPU, where a call keeps to one thread, that thread's processor time: on an
+    idle core it is the time on the wall, and beside other work it leaves out the turns of others. By a wall clock a
+    block of 1 ms mostly falls between two such turns while the call around it meets several, so that medians of blocks
+    would not add up to what calls lose (LOG.md). Where a call has more threads they wait for each other: the wall's.
+    """
+    if device.startswith("cuda"):
+        # Of the device by name: the current one may be another.
+        stream = torch.cuda.current_stream(device)
+        return Clock(
+            "cuda", time.perf_counter, lambda: torch.cuda.synchronize(device), lambda: _event(stream), _event_seconds
+        )
+    if device == "cpu" and torch.get_num_threads() == 1 and _is_fine(time.thread_time):
+        return Clock("processor", time.thread_time, mark=time.thread_time)
+    return Clock("wall", time.perf_counter)
+
+
+def _event(stream: Any) -> Any:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(stream)
+    return event
+
+
+def _event_seconds(start: Any, end: Any) -> float:
+    return start.elapsed_time(end) / 1e3
+
+
+def _is_fine(clock: Callable[[], float]) -> bool:
+    """Whether a clock moves in steps far below a block's time: Windows counts a thread's in ticks of 16 ms."""
+    until = time.perf_counter() + 0.1
+    start = now = clock()
+    while now == start and time.perf_counter() < until:
+        now = clock()
+    return 0 < now - start < 1e-4
 
 
 def without_variants(
@@ -35,7 +100,7 @@ def without_variants(
     def variant(removed: Sequence[str]) -> Timed:
         @contextmanager
         def opened() -> Iterator[Callable[[], object]]:
-            with torch.no_grad(), without_units(unet, removed):
+            with torch.inference_mode(), without_units(unet, removed):  # as sampling calls it
                 yield lambda: unet(**inputs, return_dict=False)
 
         return opened

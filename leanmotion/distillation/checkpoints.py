@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import pickle
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,27 +18,22 @@ from leanmotion.pipeline.writing import saying_unwritable, sync
 logger = logging.getLogger(__name__)
 
 
-def fingerprint(parts: Mapping[str, Any]) -> str:
-    """SHA-256 of what a training depends on: names and JSON values."""
-    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
-
-
 class CheckpointStore:
     """One file that always holds a whole checkpoint: written beside, flushed to disk, then renamed.
 
-    Its name carries the fingerprint of everything that the result depends on, so that a checkpoint of other settings
+    Its name carries the address of everything that the result depends on, so that a checkpoint of other settings
     or weights is neither resumed nor lost.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, address: str) -> None:
         self.folder = Path(folder)
-        self.fingerprint = fingerprint
-        self.path = self.folder / f"checkpoint-{fingerprint[:16]}.pt"
+        self.address = address
+        self.path = self.folder / f"checkpoint-{address[:16]}.pt"
         self.last = ""
         self._partial = self.path.with_suffix(".partial")
 
     def load(self) -> dict[str, Any] | None:
-        """The checkpoint of this fingerprint, or None; what a killed writer left behind is removed.
+        """The checkpoint of this address, or None; what a killed writer left behind is removed.
 
         Raises:
             LeanmotionError: it cannot be read, or is not what its name says.
@@ -59,7 +52,7 @@ class CheckpointStore:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise LeanmotionError(f"{self.path}: not a readable checkpoint: delete it to start again") from error
-        if not isinstance(state, dict) or state.get("fingerprint") != self.fingerprint:
+        if not isinstance(state, dict) or state.get("address") != self.address:
             raise LeanmotionError(f"{self.path}: a checkpoint of another training: delete it to start again")
         self.last = f"{self.path} after {len(state['rows'])} steps"
         return state
@@ -74,7 +67,7 @@ class CheckpointStore:
             with saying_unwritable(self.path):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with self._partial.open("wb") as file:
-                    torch.save({**state, "fingerprint": self.fingerprint}, file)
+                    torch.save({**state, "address": self.address}, file)
                 _seal(self._partial)
                 sync(self._partial)
                 self._partial.replace(self.path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -211,27 +212,62 @@ def feature_blocks(unet: nn.Module) -> dict[str, nn.Module]:
 
 
 @contextmanager
-def block_outputs(unet: nn.Module) -> Iterator[list[Tensor]]:
-    """While it lasts, every forward pass of the UNet appends the outputs of its blocks to the list."""
-    outputs: list[Tensor] = []
+def block_outputs(unet: nn.Module) -> Iterator[Callable[[], list[Tensor]]]:
+    """While it lasts, the outputs of the UNet's blocks are kept, for each thread apart.
+
+    Yields a function that hands over what the calling thread's forward passes have left since it was last asked.
+    """
+    kept: dict[int, list[Tensor]] = {}
 
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         # A down block returns its output and the residuals that it hands to the up blocks.
-        outputs.append(output[0] if isinstance(output, tuple) else output)
+        kept.setdefault(get_ident(), []).append(output[0] if isinstance(output, tuple) else output)
 
     handles = [block.register_forward_hook(keep) for block in feature_blocks(unet).values()]
     try:
-        yield outputs
+        yield lambda: kept.pop(get_ident(), [])
     finally:
         for handle in handles:
             handle.remove()
 
 
-def predict(unet: nn.Module, batch: Batch, features: bool) -> tuple[Tensor, list[Tensor]]:
-    """One forward pass: the prediction, shaped like `batch.noisy`, and the blocks' outputs if asked for."""
-    with block_outputs(unet) if features else nullcontext([]) as outputs:
-        sample = unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.captions, return_dict=False)[0]
-    return sample, outputs
+def predict(unet: nn.Module, batch: Batch) -> Tensor:
+    """One forward pass: the prediction, shaped like `batch.noisy`."""
+    return unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.captions, return_dict=False)[0]
+
+
+@contextmanager
+def comparison(
+    student: nn.Module, teacher: nn.Module, weights: LossWeights, autocast: Callable[[], Any] = nullcontext
+) -> Iterator[Callable[[Batch], Losses]]:
+    """While it lasts, `losses` of one batch after the other; several threads may ask side by side.
+
+    Hooks are registered once for all of them: a module must not be given one while another thread runs it.
+    """
+    features = weights.feature > 0
+
+    def compare(batch: Batch) -> Losses:
+        raw: dict[str, Tensor | None] = dict.fromkeys(TERMS)
+        with autocast():
+            prediction = predict(student, batch)
+        outputs = of_student()
+        if batch.target is not None:
+            raw["task"] = task_loss(prediction, batch.target)
+        reference = None
+        if weights.output > 0 or features:
+            with torch.no_grad(), autocast():
+                reference = predict(teacher, batch)
+            reference_outputs = of_teacher()
+            raw["output"] = output_loss(prediction, reference)
+            if features:
+                raw["feature"] = feature_loss(outputs, reference_outputs, len(batch.noisy))
+        return Losses(raw, weights, prediction, reference)
+
+    def watched(unet: nn.Module) -> Any:
+        return block_outputs(unet) if features else nullcontext(list)
+
+    with watched(student) as of_student, watched(teacher) as of_teacher:
+        yield compare
 
 
 def losses(
@@ -246,17 +282,5 @@ def losses(
     The teacher is asked once for both of its terms, and not at all if neither counts. `autocast` gives the
     context in which forward passes run.
     """
-    features = weights.feature > 0
-    raw: dict[str, Tensor | None] = dict.fromkeys(TERMS)
-    with autocast():
-        prediction, outputs = predict(student, batch, features)
-    if batch.target is not None:
-        raw["task"] = task_loss(prediction, batch.target)
-    reference = None
-    if weights.output > 0 or features:
-        with torch.no_grad(), autocast():
-            reference, reference_outputs = predict(teacher, batch, features)
-        raw["output"] = output_loss(prediction, reference)
-        if features:
-            raw["feature"] = feature_loss(outputs, reference_outputs, len(batch.noisy))
-    return Losses(raw, weights, prediction, reference)
+    with comparison(student, teacher, weights, autocast) as compare:
+        return compare(batch)

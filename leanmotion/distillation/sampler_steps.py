@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from leanmotion.errors import LeanmotionError
 
@@ -65,7 +65,7 @@ class Drawing:
         return encode(said).to(device).repeat_interleave(frames, dim=0)
 
     def predicted(
-        self, network: nn.Module, latents: Latents, index: int, states: Float[Tensor, "rows tokens dim"]
+        self, network: Callable[..., Any], latents: Latents, index: int, states: Float[Tensor, "rows tokens dim"]
     ) -> Latents:
         """A network's guided prediction for clips that are all at one sampler step, in float32."""
         shown = self.shown(latents, index)
@@ -90,7 +90,7 @@ class Drawing:
 
     @torch.no_grad()
     def drawn(
-        self, network: nn.Module, noise: Latents, states: Float[Tensor, "rows tokens dim"], keys: Sequence[str]
+        self, network: Callable[..., Any], noise: Latents, states: Float[Tensor, "rows tokens dim"], keys: Sequence[str]
     ) -> Latents:
         """Whole clips' latents from unit noise."""
         latents = noise * self.sigma

@@ -19,15 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from leanmotion.distillation.checkpoints import CheckpointStore, fingerprint
-from leanmotion.distillation.losses import TERMS, DistillationSettings, losses
+from leanmotion.distillation.checkpoints import CheckpointStore
+from leanmotion.distillation.lanes import Lanes, side_by_side
+from leanmotion.distillation.losses import TERMS, DistillationSettings
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import COLUMNS, LossRow, captions_of, diverged, ema_decay, learning_rate
 from leanmotion.distillation.trainable import trained_parameters, training_mode
 from leanmotion.distillation.training_inputs import Clips, Encode, NoisedClips, Trajectories
 from leanmotion.distillation.validation import drawn_distances
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.digests import tensor_bytes, weights_digest
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import tensor_bytes, values_digest, weights_digest
 from leanmotion.pipeline.processes import Ranks
 
 
@@ -44,6 +46,7 @@ def distil(
     ranks: Ranks = Ranks(),
     drawing: Drawing | None = None,
     validated: Callable[[float, float], None] | None = None,
+    address: str | None = None,
 ) -> list[LossRow]:
     """Train the student in place; it ends with the moving average of its weights.
 
@@ -51,8 +54,8 @@ def distil(
     AdamW's steps are as long as the learning rate however small the gradient, and make a student worse that removal
     has hardly harmed; and a lower loss on inputs of training does not say that clips are closer.
 
-    The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips and
-    settings goes on from the last checkpoint, or returns at once from a finished one.
+    The caller saves the student, then removes `checkpoint_dir`. Until then a call with the same models, clips,
+    settings and code goes on from the last checkpoint, or returns at once from a finished one.
 
     Args:
         student: a `UNetMotionModel` in float32, with blocks removed.
@@ -66,6 +69,8 @@ def distil(
         ranks: the processes that run this call together, on the same models: each takes its share of every batch.
         drawing: the sampler; needed where inputs are trajectories, and for validation.
         validated: called with the `drawn_distances` of the weights before training and of the trained ones.
+        address: tells this training from all others, where the caller knows without reading all weights; its
+            checkpoints bear it.
 
     Returns:
         One row a step, of the keys in `COLUMNS`; none if nothing is left to train.
@@ -87,9 +92,10 @@ def distil(
             f"params.yaml: distillation.batch is {settings.batch}: make it a multiple of {shares}, for "
             f"distillation.accumulate {settings.accumulate} on {ranks.count} processes, or launch fewer"
         )
-    with training_mode(student, teacher, parameters):
-        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing)
-        store = CheckpointStore(checkpoint_dir, run.fingerprint)
+    device = next(iter(parameters.values())).device
+    with training_mode(student, teacher, parameters), side_by_side(device, settings.batch // shares) as lanes:
+        run = _Run(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing, lanes)
+        store = CheckpointStore(checkpoint_dir, address or run.address())
         if (state := store.load()) is not None:
             run.restore(state)
         if ranks.agree(len(run.rows)) != len(run.rows):
@@ -134,10 +140,11 @@ class _Run:
         parameters: dict[str, nn.Parameter],
         ranks: Ranks,
         drawing: Drawing | None,
+        lanes: Lanes,
     ) -> None:
         self.student, self.teacher, self.clips = student, teacher, clips
         self.settings, self.encode, self.ranks, self.drawing = settings, encode, ranks, drawing
-        self.parameters = parameters
+        self.parameters, self.lanes = parameters, lanes
         self.device = next(iter(parameters.values())).device
         alphas: Tensor = scheduler.alphas_cumprod.to("cpu", torch.float32)
         prediction_type: str = scheduler.config.prediction_type
@@ -152,7 +159,7 @@ class _Run:
         elif drawing is None:
             raise ValueError(f"distillation.inputs is {settings.inputs}: give the sampler as `drawing`")
         else:
-            whose = student if settings.inputs == "student" else teacher
+            whose = lanes.drawing(student if settings.inputs == "student" else teacher, self.autocast)
             places = range(self.slots[0].start, self.slots[-1].stop)
             self.inputs = Trajectories(clips, encode, settings, drawing, whose, self.device, places, self.autocast)
         # No part of the checkpoint: after a kill the caller passes the same student again.
@@ -163,30 +170,32 @@ class _Run:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.rows: list[LossRow] = []
-        how = {k: v for k, v in asdict(settings).items() if k != "checkpoint_every"}
-        self.fingerprint = fingerprint(
-            {
-                "settings": how,
-                "student": weights_digest(student),
-                "teacher": weights_digest(teacher),
-                "alphas": hashlib.sha256(tensor_bytes(alphas)).hexdigest(),
-                "prediction_type": prediction_type,
-                "drawing": drawing.digest if drawing else "",
-                "clips": clips.digest,
-                "encode": getattr(encode, "digest", ""),
-            }
-        )
+        self._noising = [hashlib.sha256(tensor_bytes(alphas)).hexdigest(), prediction_type]
+
+    def address(self) -> str:
+        """SHA-256 of all that this training depends on, read off the models themselves; before its first step."""
+        what = {
+            "settings": {k: v for k, v in asdict(self.settings).items() if k != "checkpoint_every"},
+            "student": weights_digest(self.student),
+            "teacher": weights_digest(self.teacher),
+            "noising": self._noising,
+            "drawing": self.drawing.digest if self.drawing else "",
+            "clips": self.clips.digest,
+            "encode": getattr(self.encode, "digest", ""),
+            "code": code_address(distil, Drawing),
+        }
+        return values_digest(what)
 
     def step(self, step: int) -> LossRow:
         """Gradients of one step, clipped, and its loss row; the weights stay as they are."""
         settings = self.settings
         means = torch.zeros(len(TERMS), device=self.device)
         asked = dict.fromkeys(TERMS, False)
+        factor = self.scaler.scale(torch.ones((), device=self.device)) / self.shares
         self.optimizer.zero_grad(set_to_none=True)
         for slots in self.slots:
             batch = self.inputs.batch(step, slots)
-            result = losses(self.student, self.teacher, batch, settings.weights, self.autocast)
-            self.scaler.scale(result.total / self.shares).backward()
+            result = self.lanes.backward(self.student, self.teacher, batch, settings.weights, self.autocast, factor)
             self.inputs.advance(step, slots, result)
             for i, name in enumerate(TERMS):
                 if (raw := result.raw[name]) is not None:
@@ -261,7 +270,8 @@ class _Run:
         # No trajectory gets that far: a place starts at most `steps` clips and the one that it starts with.
         first = (how.steps + 2) * how.batch
         return drawn_distances(
-            self.student, self.teacher, [partial(self.adopt, weights) for weights in candidates],
+            self.lanes.drawing(self.student, self.autocast), self.lanes.drawing(self.teacher, self.autocast),
+            [partial(self.adopt, weights) for weights in candidates],
             drawing=self.drawing, clips=self.clips, encode=self.encode, seed=how.seed,
             positions=range(first, first + how.validation), batch=len(self.slots[0]), device=self.device,
             autocast=self.autocast,

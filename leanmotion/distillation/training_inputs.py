@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from leanmotion.distillation.losses import Batch, DistillationSettings, Losses, noised
 from leanmotion.distillation.sampler_steps import Drawing
@@ -106,7 +106,7 @@ class Trajectories:
         encode: captions to states.
         settings: batch, seed, whose trajectory.
         drawing: the sampler.
-        network: whose trajectory it is.
+        network: whose trajectory it is: a UNet, or what calls it.
         device: where batches go.
         slots: places of the batch that this process works on.
         autocast: context of forward passes.
@@ -118,7 +118,7 @@ class Trajectories:
         encode: Encode,
         settings: DistillationSettings,
         drawing: Drawing,
-        network: nn.Module,
+        network: Callable[..., Any],
         device: torch.device,
         slots: range,
         autocast: Callable[[], Any],

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import draw
@@ -15,8 +14,8 @@ from leanmotion.distillation.training_inputs import Clips, Encode
 
 @torch.no_grad()
 def drawn_distances(
-    student: nn.Module,
-    teacher: nn.Module,
+    student: Callable[..., Any],
+    teacher: Callable[..., Any],
     candidates: Sequence[Callable[[], None]],
     *,
     drawing: Drawing,

@@ -1,7 +1,7 @@
 """Rounds -> evidence: distances with intervals, the excess over the null, and caption accuracy.
 
 For one split, with the original's videos under seeds a and b, and a student's under seeds b:
-  null     = FVD(original b; original a)       what another set of seeds changes by itself
+  null     = FVD(original b; original a)       what another set of seeds changes by itself (and KVD, paired, motion)
   cross    = FVD(student b; original a)        same number of videos, so the same bias
   excess   = cross / null - 1                  what the student adds to it
   fvd, paired, motion: student b against original b, clip by clip with the same seeds: much sharper.
@@ -16,11 +16,12 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.features import HEADS, FeatureSet
+from leanmotion.features.feature_tables import HEADS, FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Evaluation
 from leanmotion.ranking.fvd import Estimate, frechet_distances, kernel_distance, motion_measure, paired_distance
-from leanmotion.ranking.resampling import complementary_halves, interval_of, recentre, subset_distances
+from leanmotion.ranking.resampling import complementary_halves, interval_of, kernel_null, recentre, subset_distances
+from leanmotion.ranking.rounding import evaluation_nulls, rounded_row
 
 ORIGINAL = "full"
 
@@ -69,14 +70,23 @@ def evaluate_split(
             f"split {split}: the original's clips under other seeds are the same clips: see prompts.seed"
         )
     ratio = cross.draws / cross.draws[:, -1:] - 1
+    nulls = {
+        "null": float(null),
+        "null_kvd": kernel_null(
+            first, second, complementary_halves(len(first), settings.resamples, seed=settings.seed)
+        ),
+        "null_paired": paired_distance(first, second).value,
+        "null_motion": motion_measure(features.motion(ORIGINAL, split, "a"), still).value,
+    }
     excess_low, excess_high = interval_of(cross.full / null - 1, ratio, settings.interval)
-    rows = [_original_row(original, split, cross, features, settings)]
+    rows = [_original_row(original, split, cross, nulls, features, settings)]
     for i, arm in enumerate(arms):
         theirs = students[arm.variant]
         moved = motion_measure(still, features.motion(arm.variant, split, "b"), interval=settings.interval)
         rows.append(
             {
-                **_labels(arm, split, len(first), null),
+                **_labels(arm, split, len(first)),
+                **nulls,
                 **_three("fvd_cross", Estimate(cross.full[i], cross.low[i], cross.high[i])),
                 **_three("excess", Estimate(cross.full[i] / null - 1, excess_low[i], excess_high[i])),
                 **_three("fvd", Estimate(same.full[i], same.low[i], same.high[i])),
@@ -116,16 +126,14 @@ def accuracies(rows: pd.DataFrame, interval: float) -> dict[str, float | None]:
 
 
 def metrics_of(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
-    """Flat, stable keys by round and arm, for `dvc metrics diff`."""
-    metrics: dict[str, Any] = {}
-    for row in rows:
-        if row["split"] != split:
-            continue
-        for name in ("excess", "fvd", "kvd", "paired", "motion", "motion_accuracy", "macs", "parameters"):
-            if row[name] is not None:
-                value = row[name]
-                metrics[f"{row['round']}_{row['arm']}_{name}"] = round(value, 9) if isinstance(value, float) else value
-    return metrics
+    """Flat, stable, rounded keys by round and arm, for `dvc metrics diff`."""
+    names = ("excess", "fvd", "kvd", "paired", "motion", "motion_accuracy", "macs", "parameters")
+    return {
+        f"{row['round']}_{row['arm']}_{name}": figure
+        for row in rows
+        if row["split"] == split
+        for name, figure in rounded_row(row, names, evaluation_nulls(row)).items()
+    }
 
 
 @dataclass(frozen=True)
@@ -145,14 +153,19 @@ def _resampled(reference: np.ndarray, variants: Mapping[str, np.ndarray], settin
 
 
 def _original_row(
-    original: Arm, split: str, cross: _Resampled, features: FeatureSet, settings: Evaluation
+    original: Arm,
+    split: str,
+    cross: _Resampled,
+    nulls: Mapping[str, float],
+    features: FeatureSet,
+    settings: Evaluation,
 ) -> dict[str, Any]:
     twin = features.take(original.variant, split, "b")
-    null = Estimate(cross.full[-1], cross.low[-1], cross.high[-1])
     nothing = Estimate(0.0, 0.0, 0.0)
     return {
-        **_labels(original, split, len(twin), null.value),
-        **_three("fvd_cross", null),
+        **_labels(original, split, len(twin)),
+        **nulls,
+        **_three("fvd_cross", Estimate(cross.full[-1], cross.low[-1], cross.high[-1])),
         **{
             key: value for name in ("excess", "fvd", "paired", "motion") for key, value in _three(name, nothing).items()
         },
@@ -161,10 +174,10 @@ def _original_row(
     }
 
 
-def _labels(arm: Arm, split: str, videos: int, null: float) -> dict[str, Any]:
+def _labels(arm: Arm, split: str, videos: int) -> dict[str, Any]:
     return {
         "round": arm.round, "arm": arm.arm, "split": split, "removed": arm.removed, "parameters": arm.parameters,
-        "macs": arm.macs, "videos": videos, "null": null,
+        "macs": arm.macs, "videos": videos,
     }  # fmt: skip
 
 

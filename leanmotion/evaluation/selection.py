@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.ranking.rounding import UNIT, rounded
 
 Rule = Literal["excess", "fvd", "accuracy", "knee"]
 BASE = "base"
@@ -188,7 +189,8 @@ def _names(rows: Sequence[RoundEvidence]) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{value:.1%}"
+    # As in metrics/: the sentence stands there too.
+    return f"{rounded(value, UNIT):.1%}"
 
 
 def _number(value: float) -> str:

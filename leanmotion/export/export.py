@@ -14,9 +14,9 @@ from leanmotion.export.model_card import model_card
 from leanmotion.model.original_format import load_adapter, write_original
 from leanmotion.model.pruned_adapter import apply_pruned, save_portable, save_pruned
 from leanmotion.model.sampler import latent_shape
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.units import list_units, motion_slots, parameters
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.tables import write_text
 from leanmotion.pipeline.writing import sync

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.tables import stream_table
-from leanmotion.videos.codec import decode
+from leanmotion.videos.codec import decode_all
 
 
 @dataclass(frozen=True)
@@ -81,5 +81,5 @@ def require_pairs(
 def _clips(group: pa.Table) -> Clips:
     rows = group.drop_columns(["video"]).to_pandas()
     first = rows.iloc[0]
-    frames = np.stack([decode(value.as_py()) for value in group["video"]])
+    frames = np.stack(decode_all(group["video"].to_pylist()))
     return Clips(first["variant"], first["split"], first["seeds"], tuple(first["removed"]), rows, frames)

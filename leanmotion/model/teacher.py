@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, commit_of, locate
-from leanmotion.pipeline.alignment import align
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import Teacher
@@ -136,6 +135,8 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
     """
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    from leanmotion.pipeline.alignment import align
 
     place = locate(teacher.base, role="base")
     options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}

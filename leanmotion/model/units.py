@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import nn
 
-Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
-GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+from leanmotion.pipeline.settings import Granularity
 
 ATTENTIONS = {"attn1": "norm1", "attn2": "norm2"}
 """Each attention layer of a `BasicTransformerBlock` and the norm before it, which serves nothing else."""

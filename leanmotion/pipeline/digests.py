@@ -1,10 +1,9 @@
-"""SHA-256 of files, of weights in memory, and of code."""
+"""SHA-256 of files, of weights in memory, and of plain values."""
 
-import ast
 import hashlib
-from importlib.util import find_spec
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,6 +13,11 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def values_digest(values: Any) -> str:
+    """SHA-256 of JSON values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def weights_digest(module: "nn.Module") -> str:
@@ -30,28 +34,3 @@ def tensor_bytes(tensor: "Tensor") -> memoryview:
     import torch
 
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-
-
-def code_digest(*modules: str) -> str:
-    """SHA-256 of what modules of this package compute: of their code without comments, docstrings and layout."""
-    code = hashlib.sha256()
-    for name in modules:
-        spec = find_spec(f"leanmotion.{name}")
-        assert spec is not None and spec.origin is not None
-        code.update(_code(Path(spec.origin).read_text(encoding="utf-8")).encode())
-    return code.hexdigest()
-
-
-def _code(source: str) -> str:
-    """Source as a syntax tree without docstrings: comments and layout change no frame."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            del body[0]
-    return ast.dump(tree)

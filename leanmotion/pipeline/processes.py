@@ -129,6 +129,15 @@ def device() -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if chosen == "cuda" and is_rank() else chosen
 
 
+def devices() -> list[str]:
+    """All devices that one process each can use: `$LEANMOTION_DEVICE`, else every GPU in sight, else the CPU."""
+    import torch
+
+    if chosen := os.environ.get("LEANMOTION_DEVICE"):
+        return [chosen]
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+
+
 def join() -> None:
     """Become a rank: speak through the session's folder, and end when the launcher ends.
 

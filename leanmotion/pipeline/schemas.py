@@ -20,6 +20,7 @@ _TIMES = {
     "saving_low": _REAL,
     "saving_high": _REAL,
     "saving_fraction": _REAL,
+    "clock": _TEXT,
 }
 # What a set of clips comes to beside the original's: of rounds and of the study's trials alike.
 _OUTCOME = {
@@ -98,9 +99,11 @@ SCHEMAS: dict[str, pa.Schema] = {
         residual_cosine=_REAL,
         count=_INT,
     ),
-    # Measured time of one UNet call: its median, and what is saved against the full UNet (median and quartiles).
+    # Measured time of one UNet call: its median, and what is saved against the full UNet (median and quartiles). Of a
+    # block its time inside the calls of `watched`, whose own saving is what the clocks cost (below zero). `clock`: the
+    # processor's time of one thread, the wall's, or a GPU's events.
     "profile": _schema(**_TIMES),
-    # The same of each round. `predicted`: the saving in seconds that the single blocks of `profile` add up to.
+    # Whole calls of each round. `predicted`: the saving in seconds that its blocks' shares in `profile` add up to.
     "latency": _schema(**_TIMES, predicted=_REAL),
     # One row a clip: pooled features, and the motion descriptor (temporal differences) of the same frames.
     "features": _schema(
@@ -206,6 +209,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         motion=_REAL,
     ),
     # One row a round, arm (pruned, distilled) and split. `excess`: FVD over the null of the same split, minus 1.
+    # `null`: FVD between the original's clips of seeds a and b; `null_paired`, `null_motion` likewise. `null_kvd`: how
+    # large KVD is over half-samples of these.
     "evaluation": _schema(
         round=_TEXT,
         arm=_TEXT,
@@ -215,6 +220,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         macs=_INT,
         videos=_INT,
         null=_REAL,
+        null_kvd=_REAL,
+        null_paired=_REAL,
+        null_motion=_REAL,
         fvd_cross=_REAL,
         fvd_cross_low=_REAL,
         fvd_cross_high=_REAL,

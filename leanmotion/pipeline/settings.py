@@ -1,7 +1,7 @@
 """params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -11,6 +11,7 @@ from leanmotion.pipeline.setting_errors import first_problem
 from leanmotion.pipeline.watched_paths import CaptionsPath, PromptsPath, VideosPath, WeightsPath
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -51,7 +52,7 @@ class Prompts(_Model):
 
 
 class Sampling(_Model):
-    """How clips are drawn. All of it is part of every chunk's address."""
+    """How clips are drawn. All of it is part of every chunk's address: declare a new setting `AsBefore` something."""
 
     frames: Count
     height: Annotated[int, Field(ge=8, multiple_of=8)]

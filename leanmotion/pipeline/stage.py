@@ -20,8 +20,11 @@ from filelock import FileLock, Timeout
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline import launch, processes
+from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.scratch import scratch_folder
 
+# As torch's compiler says it for CPUs, and Triton for GPUs.
+_NO_COMPILER = ("No working C++ compiler found", "Failed to find C compiler")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
@@ -69,6 +72,11 @@ def guarded(main: Callable[..., Any], *, alone: bool = True, spread: bool = Fals
         except MemoryError:
             line = "out of memory: lower sampling.chunk, distillation.batch or extractor.batch, or free some"
             raise SystemExit(_said(line)) from None
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _NO_COMPILER):
+                raise
+            line = "sampling.torch_compile is true, and there is no compiler: install one (g++), or set it to false"
+            raise SystemExit(_said(line)) from None
 
     return stage
 
@@ -111,7 +119,7 @@ def _alone() -> Iterator[None]:
 def _die_with_dvc() -> None:
     """Stop when the `dvc` that started this stage is killed: else two of them would write side by side."""
     ancestors = psutil.Process().parents()
-    level = next((i for i, p in enumerate(ancestors) if _is_dvc(p)), None)
+    level = next((i for i, p in enumerate(ancestors) if is_dvc(p)), None)
     if level is None:
         return
     watched = ancestors[: level + 1]
@@ -130,11 +138,4 @@ def _runs(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # gone between the two questions
-        return False
-
-
-def _is_dvc(process: psutil.Process) -> bool:
-    try:
-        return any(Path(word).name == "dvc" for word in process.cmdline()[:3])
-    except psutil.Error:
         return False

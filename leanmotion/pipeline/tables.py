@@ -135,6 +135,11 @@ def read_table(path: str | Path, artefact: str) -> pa.Table:
     return table.replace_schema_metadata(dict(meta))
 
 
+def table_digest(path: str | Path, artefact: str) -> str:
+    """The SHA-256 of an artefact's content that stands beside it; the content itself is not read."""
+    return _meta(_open(Path(path), artefact)).get("digest", "")
+
+
 def read_frame(path: str | Path, artefact: str) -> pd.DataFrame:
     """Read a whole artefact, verified, as a data frame."""
     return read_table(path, artefact).to_pandas()

@@ -55,10 +55,12 @@ def latency(rows: Sequence[Mapping[str, Any]]) -> None:
         rows: of artefact `profile`, or of `latency`, whose savings stand beside those that single blocks predict.
     """
     first, *middle, last = rows
+    watched = [row for row in middle if row["variant"] == "watched"]
+    middle = [row for row in middle if row not in watched]
     predicted = "predicted" in first
     head = ["without", "blocks", "ms", "saves, ms", *(["predicted, ms"] if predicted else []), "of the call"]
     head += ["MACs", "parameters"]
-    ordered = [first, *sorted(middle, key=lambda row: -row["saving"]), last]
+    ordered = [first, *watched, *sorted(middle, key=lambda row: -row["saving"]), last]
     cells = [
         [
             row["variant"], str(row["blocks"]), milli(row["seconds"]), spread(row, "saving", milli),
@@ -69,8 +71,11 @@ def latency(rows: Sequence[Mapping[str, Any]]) -> None:
     ]  # fmt: skip
     ceiling = first["seconds"] / last["seconds"]
     note = f"full: nothing removed, noise; none: no motion module left, the ceiling of any gain, {ceiling:.2f}x"
+    if watched:
+        added = milli(sum(row["saving"] for row in middle))
+        note += f"; watched: with a clock on every block, inside which all blocks together take {added} ms"
     if predicted:
-        note += "; predicted: what the removal of each block alone saved in `profile`, as shares of a call, added up"
+        note += "; predicted: the time of each block inside the calls of `profile`, as shares of a call, added up"
     show("time of a UNet call, median and quartiles", head, cells, note)
 
 

@@ -1,6 +1,7 @@
 """Writing files whole or not at all: a temporary sibling, flushed to disk, then renamed; one clear line if it fails."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ def sweep_partials(path: Path) -> None:
     for partial in path.parent.glob(f".{_plain(path.name)}.*.partial"):
         with suppress(FileNotFoundError):  # another process sweeps too
             if not _has_writer(partial):
-                partial.unlink()
+                _remove(partial)
 
 
 def commit(partial: Path, path: Path) -> None:
@@ -41,7 +42,9 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """Give a partial path to fill; after the block it is flushed and renamed, or removed if anything failed.
+    """Give a partial path to fill, with a file or a folder; after the block it is flushed and renamed, or removed.
+
+    Of a folder only the list of names is flushed, and what stands under `path` has to be gone by the block's end.
 
     Raises:
         LeanmotionError: It cannot be written; what stood under `path` is untouched.
@@ -55,8 +58,8 @@ def whole(path: str | Path) -> Iterator[Path]:
             yield partial
             commit(partial, path)
         finally:
-            with suppress(OSError):  # said already
-                partial.unlink(missing_ok=True)
+            with suppress(OSError):  # said already, or renamed
+                _remove(partial)
 
 
 @contextmanager
@@ -84,6 +87,13 @@ def unwritable(path: Path, problem: object) -> LeanmotionError:
     """The line for a file that cannot be written."""
     line = " ".join(str(problem).split())[:160]
     return LeanmotionError(f"{path}: cannot be written ({line}): free space or mend its rights, then go on")
+
+
+def _remove(partial: Path) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    else:
+        partial.unlink()
 
 
 def _has_writer(partial: Path) -> bool:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import ProbeSet
+from leanmotion.probing.similarity_tables import mean_similarity
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,6 @@ class Probe:
     granularity: str
     pick: str
     units: tuple[str, ...]
-
-
-def mean_similarity(similarity: pd.DataFrame) -> pd.Series:
-    """Cosine in/out of each unit, averaged over timesteps, by unit id in the table's order."""
-    return pd.Series(similarity.groupby("unit", sort=False)["cosine"].mean())
 
 
 def probes_of(name: str, settings: ProbeSet, similarity: pd.DataFrame, *, seed: int) -> list[Probe]:

@@ -4,24 +4,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Settings
-from leanmotion.probing.probe_sets import mean_similarity, probes_of
-from leanmotion.probing.similarity import ranges
+from leanmotion.probing.probe_sets import probes_of
+from leanmotion.probing.similarity_tables import mean_similarity, ranges
 from leanmotion.ranking.fvd import frechet_distance, kernel_distance, motion_measure, paired_distance
 from leanmotion.ranking.ranking import Ranking, rank_blocks
+from leanmotion.ranking.resampling import complementary_halves, kernel_null
+from leanmotion.ranking.rounding import UNIT, rounded, rounded_row
+
+_SHORT = {"temporal_transformer": "transformer", "transformer_block": "block", "attention": "attention"}
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What the rank stage writes. `meta` labels every number: extractor, its weights, videos, frames, ddof."""
+    """What the rank stage writes. `meta` labels every number: extractor, its weights, videos, frames, ddof.
+
+    `nulls`: of fvd, kvd, paired and motion, between the original's clips of the same prompts under other seeds.
+    """
 
     ranking: Ranking
     meta: dict[str, str]
+    nulls: dict[str, float]
     blocks: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     ranks: list[dict[str, Any]]
@@ -74,6 +81,15 @@ def rank_importance(
     facts = units[units["granularity"] == "temporal_transformer"].set_index("block")
     depths, sizes = facts["depth"].to_dict(), facts["parameters"].to_dict()
     rows = [{"depth": depths[row["block"]], "parameters": sizes[row["block"]], **row} for row in ranking.rows]
+    first, second = (features.features("full", "rank", seeds) for seeds in "ab")
+    still, moved = (features.motion("full", "rank", seeds) for seeds in "ab")
+    halves = complementary_halves(len(first), settings.ranking.resamples, seed=settings.ranking.seed)
+    nulls = {
+        "fvd": ranking.null["fvd"],
+        "kvd": kernel_null(first, second, halves),
+        "paired": paired_distance(first, second).value,
+        "motion": motion_measure(still, moved).value,
+    }
     meta = {
         **features.meta,
         "videos": str(ranking.videos),
@@ -82,39 +98,37 @@ def rank_importance(
         "criterion": ranking.criterion,
         "interval": str(settings.ranking.interval),
         # What the report says beside the table: here it is verified with it.
-        "null_fvd": repr(round(ranking.null["fvd"], 9)),
+        **{f"null_{name}": repr(round(null, 9)) for name, null in nulls.items()},
         **{name: repr(round(ranking.settling[name], 9)) for name in ("split_half_tau", "videos_to_settle")},
     }
-    return Importance(
-        ranking, meta, rows, _pairs(ranking), _ranks(ranking), _probe_rows(settings, features, similarity, units)
-    )
+    probes = _probe_rows(settings, features, similarity, units)
+    return Importance(ranking, meta, nulls, rows, _pairs(ranking), _ranks(ranking), probes)
 
 
-def metrics_of(found: Importance, similarity: pd.DataFrame, null_paired: float) -> dict[str, Any]:
-    """Flat, stable keys by block, for `dvc metrics diff`."""
+def metrics_of(found: Importance, similarity: pd.DataFrame) -> dict[str, Any]:
+    """Flat, stable, rounded keys by block, for `dvc metrics diff`."""
     ranking = found.ranking
-    null = ranking.null
+    nulls = {**found.nulls, "similarity": UNIT}
     metrics: dict[str, Any] = {
         "extractor": found.meta["extractor"],
         "videos": ranking.videos,
         "criterion": ranking.criterion,
-        "order": " ".join(ranking.order),
-        "null_fvd": null["fvd"],
-        "null_kvd": null["kvd"],
-        "null_paired": null_paired,
+        **{f"null_{name}": rounded(null, null) for name, null in found.nulls.items()},
         "tied_neighbours": ranking.settling["tied_neighbours"],
-        "split_half_tau": ranking.settling["split_half_tau"],
+        "split_half_tau": round(ranking.settling["split_half_tau"], 2),
         "videos_to_settle": ranking.settling["videos_to_settle"],
     }
     for row in sorted(found.blocks, key=lambda row: ranking.blocks.index(str(row["block"]))):
-        for name in ("fvd", "kvd", "paired", "motion", "position", "similarity"):
-            metrics[f"{name}_{row['block']}"] = row[name]
+        figures = rounded_row(row, ("fvd", "kvd", "paired", "motion", "position", "similarity"), nulls)
+        metrics |= {f"{name}_{row['block']}": figure for name, figure in figures.items()}
     for row in ranges(similarity.to_dict("records")):  # pyright: ignore[reportArgumentType]
-        for end in ("min", "max"):
-            metrics[f"similarity_{row['granularity']}_{row['measure']}_{end}"] = row[end]
+        name = _SHORT[row["granularity"]] + ("_residual" if row["measure"] == "residual" else "")
+        metrics |= {f"similarity_{name}_{end}": rounded(row[end], UNIT) for end in ("min", "max")}
     for row in found.probes:
-        metrics[f"probe_fvd_{row['probe']}"] = row["fvd"]
-    return {k: round(v, 9) if isinstance(v, float) else v for k, v in metrics.items()}
+        # One unit's own name says what it is of; the probe's has the set's before it, and makes tables wide.
+        name = row["units"][0].replace("-", "_") if row["pick"] == "single" else row["probe"]
+        metrics[f"probe_fvd_{name}"] = rounded(row["fvd"], nulls["fvd"])
+    return metrics
 
 
 def orders_of(settings: Settings, order: list[str]) -> dict[str, dict[str, list[str]]]:
@@ -190,9 +204,3 @@ def _probe_rows(
                 }
             )
     return rows
-
-
-def null_paired(features: FeatureSet) -> float:
-    """Mean squared feature distance between the original's clips of the same prompts under other seeds."""
-    a, b = features.features("full", "rank", "a"), features.features("full", "rank", "b")
-    return float(np.mean(np.sum((a - b) ** 2, axis=1)))

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from leanmotion.features.embedding import embedded
 from leanmotion.features.extractors import Extractor
-from leanmotion.features.features import FeatureSet, embedded
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.model.requests import requests_of
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
 from leanmotion.model.units import list_units
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.settings import Settings
 from leanmotion.probing.similarity import SimilarityRecorder

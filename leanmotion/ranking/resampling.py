@@ -66,7 +66,8 @@ def subset_distances(
         ddof: of the covariances.
 
     Returns:
-        `fvd` (within about 1e-7 of the traces, from eigenvalues of a Gram matrix), `kvd` (pairs left out),
+        `fvd` (from eigenvalues of a Gram matrix: within about 1e-11 of the traces where features outnumber the
+        subset's videos, else 1e-7), `kvd` (pairs left out),
         `paired` and perhaps `motion`, as in `leanmotion.ranking.fvd`; `[subsets, variants]`, variants in the order
         given.
 
@@ -94,6 +95,24 @@ def subset_distances(
         terms = [motion_terms(motion[0], motion[1][name]) for name in variants]
         out["motion"] = [_ratio(member @ moved, member @ still) for moved, still in terms]
     return {name: np.stack(columns, axis=1) for name, columns in out.items()}
+
+
+def kernel_null(
+    reference: Float[np.ndarray, "videos features"], null: Float[np.ndarray, "videos features"], rows: Rows
+) -> float:
+    """How large KVD is by chance: its root mean square over subsets of two sets that differ by nothing else.
+
+    KVD is unbiased, so that a single value of it between such sets is of either sign, and by luck near 0.
+
+    Args:
+        reference: features of the original's videos.
+        null: of the same prompts under other seeds, in the same order; pairs are left out.
+        rows: subsets, from `complementary_halves`.
+
+    Raises:
+        LeanmotionError: as `subset_distances`.
+    """
+    return float(np.sqrt(np.square(subset_distances(reference, {"null": null}, rows)["kvd"]).mean()))
 
 
 class _FrechetOnSubsets:
@@ -130,7 +149,7 @@ class _FrechetOnSubsets:
         inner = (self.x @ y.T)[self.rows[:, :, None], self.rows[:, None, :]]
         inner -= inner.mean(axis=1, keepdims=True)
         inner -= inner.mean(axis=2, keepdims=True)
-        return _nuclear_norms(inner)
+        return _nuclear_norms(inner, self.count - 1)
 
     def _root_tall(self, y: np.ndarray, means: np.ndarray) -> np.ndarray:
         """Nuclear norm of `R_x Y^T`."""
@@ -141,10 +160,16 @@ class _FrechetOnSubsets:
         return np.concatenate(norms)
 
 
-def _nuclear_norms(matrices: Float[np.ndarray, "subsets rows columns"]) -> Float[np.ndarray, " subsets"]:
-    """Sum of singular values, from the eigenvalues of `A A^T`: a small one is off by about 1e-8 of the largest."""
+def _nuclear_norms(
+    matrices: Float[np.ndarray, "subsets rows columns"], rank: int | None = None
+) -> Float[np.ndarray, " subsets"]:
+    """Sum of singular values, from the eigenvalues of `A A^T`: one near zero is off by about 1e-8 of the largest.
+
+    `rank`: known to be no more. Centred rows leave one singular value exactly zero, and what rounding makes of it would
+    be larger than the distance of a block that hardly matters, another on each processor.
+    """
     values = np.linalg.eigvalsh(matrices @ np.swapaxes(matrices, -1, -2))
-    return np.sqrt(np.maximum(values, 0.0)).sum(axis=-1)
+    return np.sqrt(np.maximum(values if rank is None else values[..., -rank:], 0.0)).sum(axis=-1)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def new_autoencoder(recipe: Recipe) -> AutoencoderKL:
 
 def low_precision() -> torch.autocast:
     """bfloat16 where the processor has matrix units for it (twice as fast); elsewhere it is emulated, and slower."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.cpu.get_capabilities()["amx_bf16"]))
+    return torch.autocast("cpu", torch.bfloat16, enabled=bool(torch.cpu.get_capabilities().get("amx_bf16")))
 
 
 def rendered_clips(captions: list[str], per_caption: int, first_seed: int, recipe: Recipe) -> tuple[Tensor, list[str]]:

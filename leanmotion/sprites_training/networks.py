@@ -26,7 +26,8 @@ def new_unet(recipe: Recipe) -> UNet2DConditionModel:
     """Stable Diffusion 1.5's topology at small width, with its levels without cross-attention at the other end.
 
     On the largest maps there is no caption, and no view of the whole picture: what is where has to be worked out on
-    smaller ones. Motion modules of the second level have most of the work then; below it they stay idle (LOG.md).
+    smaller ones. Motion modules of the second level have most of the work then; below it they stay idle
+    (docs/teacher-trials.md).
     """
     return UNet2DConditionModel(
         sample_size=recipe.size // recipe.vae_factor,

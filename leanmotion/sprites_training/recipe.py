@@ -57,7 +57,7 @@ class Recipe:
     word_dropout: float = 0.05
 
     # Then again, shortly: on some clips the modules of the largest maps are closed, so that those of smaller ones have
-    # to tell frames apart alone. Shortly, as after 2,000 steps of it they were idle again (LOG.md).
+    # to tell frames apart alone. Shortly, as after 2,000 steps of it they were idle again (docs/teacher-trials.md).
     deepen_steps: int = 900
     deepen_rate: float = 2e-3
     deepen_closed: tuple[float, ...] = (0.5, 0.2, 0.3)  # share of steps that close so many levels, largest first

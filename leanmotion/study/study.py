@@ -14,10 +14,9 @@ from typing import Any
 import pandas as pd
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.units import GRANULARITIES
-from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.settings import GRANULARITIES, Settings
 from leanmotion.pipeline.tables import read_table, write_table
-from leanmotion.probing.probe_sets import mean_similarity
+from leanmotion.probing.similarity_tables import mean_similarity
 from leanmotion.study.trial import Bench, Trial, cumulative
 
 SEEDS = (0, 1, 2)

@@ -1,7 +1,5 @@
 """One deletion with one way of distilling it, from the teacher to its distance: what studies are made of."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,25 +9,22 @@ from typing import Any
 import pandas as pd
 
 from leanmotion.distillation.clip_source import ClipSource
-from leanmotion.distillation.rounds import run_round
+from leanmotion.distillation.rounds import TRAINING, run_round
 from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split
+from leanmotion.features.embedding import EMBEDDING, embedded
 from leanmotion.features.extractors import Extractor
-from leanmotion.features.features import FeatureSet, embedded
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.model.pruned_adapter import read_pruned_config
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
-from leanmotion.model.variants import Samplers
-from leanmotion.pipeline.digests import code_digest
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.scratch import scratch_folder
+from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Settings
 from leanmotion.pipeline.tables import read_table, table_meta
 from leanmotion.videos.rendering import Take, render
-
-_DECIDES = (
-    *(f"model.{name}" for name in ("pruned_adapter", "removal", "sampler")),
-    *(f"distillation.{name}" for name in ("losses", "rounds", "sampler_steps", "schedule", "trainable", "training")),
-    *("distillation.training_inputs", "distillation.validation", "evaluation.evaluation", "ranking.fvd"),
-)
-"""Modules whose code decides a trial's figures: their code is part of its address."""
+from leanmotion.videos.store import DRAWING
 
 
 @dataclass(frozen=True)
@@ -97,18 +92,19 @@ class Bench:
         settings = settings or self.settings
         what = {
             "trial": asdict(trial),
-            "distillation": {**settings.distillation.model_dump(), "steps": trial.steps, "seed": trial.seed},
-            "sampling": settings.sampling.model_dump(),
-            "evaluation": settings.evaluation.model_dump(),
+            "distillation": {**addressed(settings.distillation), "steps": trial.steps, "seed": trial.seed},
+            "sampling": addressed(settings.sampling),
+            "evaluation": addressed(settings.evaluation),
             "negative": settings.prompts.negative,
             "teacher": self.samplers.record.sha256,
             "dtype": self.samplers.record.dtype,
             "clips": self._clips_digest,
             "prompts": table_meta(read_table(self.prompts / f"{self.split}.parquet", "prompts"))["digest"],
             "extractor": self.extractor.digest,
-            "code": code_digest(*_DECIDES),
+            # How students, clips and features are kept and found decides no figure: other roots say what they are.
+            "code": code_address(Bench, *TRAINING, *DRAWING, *EMBEDDING, apart=(run_round, render, embedded)),
         }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return values_digest(what)
 
     def run(self, trial: Trial, settings: Settings | None = None) -> list[dict[str, Any]]:
         """Distil and draw; two rows of the `study` table: pruned only, and distilled. A killed trial goes on.
@@ -167,7 +163,8 @@ class Bench:
                 steps = trial.steps // parts + (trial.steps % parts if i == parts - 1 else 0)
                 how = settings.distillation.model_copy(update={"steps": steps, "seed": trial.seed})
                 plan = RoundPlan(f"trial-{folder.name[:12]}-{i}", student, removed)
-                run_round(settings.model_copy(update={"distillation": how}), plan, self.samplers, self.clips, place)
+                chosen = settings.model_copy(update={"distillation": how})
+                run_round(chosen, plan, self.samplers, self.clips, place, keep=False)
             student = Student.read(place)
         return student
 

@@ -8,7 +8,8 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import av
@@ -28,6 +29,7 @@ _BITEXACT = {"fflags": "+bitexact"}
 # The clip ends in a Matroska Void element of 32 bytes (players skip it) that holds the SHA-256 of what is
 # before: FFV1's own slice checksums do not stop the decoder, which hides the damage and goes on.
 _VOID = b"\xec\xa0"
+_WORKERS = min(os.cpu_count() or 1, 16)
 
 
 def encode(frames: UInt8[np.ndarray, "frames height width 3"]) -> bytes:
@@ -74,6 +76,18 @@ def decode(data: bytes) -> UInt8[np.ndarray, "frames height width 3"]:
     except (FFmpegError, IndexError) as error:
         raise LeanmotionError(f"video bytes: this PyAV cannot read FFV1 ({error}): install another") from error
     return np.ascontiguousarray(np.stack(frames))
+
+
+def encode_all(clips: Iterable[UInt8[np.ndarray, "frames height width 3"]]) -> list[bytes]:
+    """The same of many clips, spread over the cores: each clip's bytes are those that it has alone."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(pool.map(encode, clips))
+
+
+def decode_all(videos: Iterable[bytes]) -> list[UInt8[np.ndarray, "frames height width 3"]]:
+    """Many clips, spread over the cores. Raises `LeanmotionError` as `decode` does, for the first that is none."""
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(pool.map(decode, videos))
 
 
 def write_gif(

@@ -1,7 +1,9 @@
 """Variants -> tables of videos, by way of the chunk store."""
 
+import json
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
@@ -9,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from leanmotion.model.requests import Draw, Variant, requests_of
+from leanmotion.pipeline.dvc import will_run
 from leanmotion.pipeline.processes import ranks
 from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Sampling, Settings
 from leanmotion.pipeline.tables import TableWriter
 from leanmotion.videos.store import Chunk, ChunkStore, cut
@@ -37,8 +41,13 @@ def render(
     settings: Settings,
     samplers: Callable[[Variant], Draw],
     label: str,
+    stage: str = "",
+    siblings: Mapping[str, Sequence[Take]] | None = None,
 ) -> None:
     """Draw what the store lacks and write all takes into one video table.
+
+    A stage that had to load networks to draw its own then draws ahead for its siblings, as far as the running `dvc` is
+    sure to ask for them: they need no network any more.
 
     Args:
         takes: What to draw, one row group each.
@@ -47,17 +56,45 @@ def render(
         settings: All settings.
         samplers: Makes the sampler of a variant; called only for variants that miss chunks.
         label: For the progress bar.
+        stage: This one's name in dvc.yaml.
+        siblings: Stage -> its takes; this one may be among them.
     """
-    jobs = [
-        (take, cut(take.variant, requests_of(prompts, take.split, take.seeds), settings.sampling)) for take in takes
-    ]
-    fill_together(jobs, samplers, label=label)
+    jobs = _jobs(takes, prompts, settings)
+    if fill_together(jobs, samplers, label=label) and siblings:
+        _draw_ahead(stage, siblings, prompts, settings, samplers)
     ranks().dismiss()
     merge(jobs, out, settings.sampling)
 
 
-def fill_together(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:
-    """Draw the chunks that the store lacks, each rank its share; return when all are there."""
+def _jobs(takes: Sequence[Take], prompts: Path, settings: Settings) -> list[tuple[Take, list[Chunk]]]:
+    return [
+        (take, cut(take.variant, requests_of(prompts, take.split, take.seeds), settings.sampling)) for take in takes
+    ]
+
+
+def _draw_ahead(
+    stage: str,
+    siblings: Mapping[str, Sequence[Take]],
+    prompts: Path,
+    settings: Settings,
+    samplers: Callable[[Variant], Draw],
+) -> None:
+    """Draw the missing chunks of other stages. What fails there is a warning here, and an error in its own stage."""
+    store, together = ChunkStore(), ranks()
+    for name in together.agree(will_run(list(siblings), stage) if together.main else None):
+        try:
+            jobs = _jobs(siblings[name], prompts, settings)
+            missing = store.missing([chunk for _, chunks in jobs for chunk in chunks])
+            ours = together.divide([chunk.address for chunk in missing])
+            share = [(take, [chunk for chunk in chunks if chunk.address in ours]) for take, chunks in jobs]
+            fill(share, samplers, label=f"{name}, ahead")
+        except Exception as error:
+            print(f"warning: drawing ahead for {name}: {error}: left to that stage", file=sys.stderr, flush=True)
+    together.wait()
+
+
+def fill_together(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> bool:
+    """Draw the chunks that the store lacks, each rank its share; return when all are there: whether any was missing."""
     store, together = ChunkStore(), ranks()
     missing = store.missing([chunk for _, chunks in jobs for chunk in chunks])
     ours = together.divide([chunk.address for chunk in missing])
@@ -66,6 +103,7 @@ def fill_together(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[
     if together.count > 1 and together.main:
         # Nothing, as a rule: what another machine wrote may be seen late, or be damaged.
         fill(jobs, samplers, label=label)
+    return together.agree(bool(missing))
 
 
 def fill(jobs: Sequence[tuple[Take, list[Chunk]]], samplers: Callable[[Variant], Draw], *, label: str) -> None:
@@ -106,7 +144,9 @@ def _when_needed(samplers: Callable[[Variant], Draw], variant: Variant) -> Draw:
 def merge(jobs: Sequence[tuple[Take, list[Chunk]]], out: Path, sampling: Sampling) -> None:
     """Put stored chunks into one video table, in order."""
     store = ChunkStore()
-    with TableWriter(out, "videos", {"sampling": sampling.model_dump_json()}) as writer:
+    # A setting that is as before there was one does not tell these clips from those of before.
+    drawn = json.dumps(addressed(sampling), separators=(",", ":"))
+    with TableWriter(out, "videos", {"sampling": drawn}) as writer:
         for take, chunks in jobs:
             rows: list[dict[str, Any]] = []
             for chunk in chunks:

@@ -5,12 +5,10 @@ kept under the hash of exactly those in a scratch folder that git ignores. Ablat
 a larger N, several processes and machines are this one mechanism: work that is there is not done again.
 """
 
-import hashlib
-import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +17,19 @@ from jaxtyping import UInt8
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.requests import Draw, Request, Variant
 from leanmotion.pipeline.claims import Claims
-from leanmotion.pipeline.digests import code_digest
+from leanmotion.pipeline.code_address import code_address, library_versions
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.scratch import scratch_folder
+from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Sampling
 from leanmotion.pipeline.tables import read_table, table_meta, write_table
-from leanmotion.videos.codec import decode, encode
+from leanmotion.videos.codec import decode_all, encode_all
 
-_DECIDES = (
-    *(f"model.{name}" for name in ("sampler", "removal", "teacher", "pruned_adapter", "original_format")),
-    "videos.codec",
-)
-"""Modules whose code decides a chunk's frames: their code is part of its address."""
+DRAWING = ("leanmotion.model.samplers:Samplers", "leanmotion.videos.codec:encode")
+"""What turns a request into stored frames. All code that these reach is part of a chunk's address.
+
+By name: to merge what is stored, none of it is imported.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,54 @@ class ChunkStore:
     def fill(self, chunks: Sequence[Chunk], draw: Draw) -> Iterator[Chunk]:
         """Draw the missing ones of one variant, yielding each when it is stored.
 
-        What another process is drawing is passed over: see what is still missing, and come back.
+        While one is drawn, the one before it is encoded and written; no more than these two are in memory. What another
+        process is drawing is passed over: see what is still missing, and come back.
         """
-        for chunk in self.missing(chunks):
-            with self.claims.hold(chunk.address) as ours:
-                # Whoever had claimed it before may have stored it meanwhile.
-                if not ours or not self.missing([chunk]):
-                    continue
-                self.put(chunk, draw(chunk.requests))
-            yield chunk
+        behind: deque[tuple[Chunk, Future[None]]] = deque()
+        with ThreadPoolExecutor(1) as writer:
+            try:
+                for chunk in self.missing(chunks):
+                    if self._claimed(chunk):
+                        behind.append((chunk, writer.submit(self.put, chunk, self._drawn(chunk, draw))))
+                    while len(behind) > 1:
+                        yield self._stored(*behind.popleft())
+                while behind:
+                    yield self._stored(*behind.popleft())
+            finally:
+                # Whatever stopped the drawing: what was drawn is stored before.
+                for chunk, writing in behind:
+                    writing.exception()
+                    self.claims.release(chunk.address)
+
+    def _claimed(self, chunk: Chunk) -> bool:
+        """Whether it is ours to draw: whoever had claimed it before may have stored it meanwhile."""
+        if not self.claims.take(chunk.address):
+            return False
+        if missing := bool(self.missing([chunk])):
+            return missing
+        self.claims.release(chunk.address)
+        return False
+
+    def _drawn(self, chunk: Chunk, draw: Draw) -> UInt8[np.ndarray, "clips frames height width 3"]:
+        try:
+            return draw(chunk.requests)
+        except BaseException:
+            self.claims.release(chunk.address)
+            raise
+
+    def _stored(self, chunk: Chunk, writing: "Future[None]") -> Chunk:
+        try:
+            writing.result()
+        finally:
+            self.claims.release(chunk.address)
+        return chunk
 
     def put(self, chunk: Chunk, clips: UInt8[np.ndarray, "clips frames height width 3"]) -> None:
         """Store a chunk's clips, lossless."""
         rows = [
             {"prompt": r.prompt, "seed": r.seed, "frames": clip.shape[0], "height": clip.shape[1],
-             "width": clip.shape[2], "video": encode(clip)}
-            for r, clip in zip(chunk.requests, clips, strict=True)
+             "width": clip.shape[2], "video": video}
+            for r, clip, video in zip(chunk.requests, clips, encode_all(clips), strict=True)
         ]  # fmt: skip
         write_table(self.path(chunk), "chunk", rows, meta={"address": chunk.address})
 
@@ -104,7 +136,7 @@ class ChunkStore:
 
     def frames(self, chunk: Chunk) -> UInt8[np.ndarray, "clips frames height width 3"]:
         """A chunk's clips, decoded."""
-        return np.stack([decode(row["video"]) for row in self.videos(chunk)])
+        return np.stack(decode_all([row["video"] for row in self.videos(chunk)]))
 
 
 def _address(variant: Variant, requests: Sequence[Request], sampling: Sampling) -> str:
@@ -112,14 +144,9 @@ def _address(variant: Variant, requests: Sequence[Request], sampling: Sampling) 
         "weights": variant.weights,
         "removed": sorted(variant.removed),
         "dtype": variant.dtype,
-        "sampling": sampling.model_dump(),
+        "sampling": addressed(sampling),
         "requests": [[r.prompt, r.negative if sampling.guidance > 1 else "", r.seed] for r in requests],
-        "engine": _engine(),
+        "code": code_address(*DRAWING),
+        "libraries": library_versions(),
     }
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _engine() -> dict[str, str]:
-    """Versions and code of what turns a request into frames, so that a changed sampler finds no stale chunk."""
-    return {"code": code_digest(*_DECIDES), **{name: version(name) for name in ("torch", "diffusers", "transformers")}}
+    return values_digest(what)

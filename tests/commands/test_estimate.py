@@ -1,9 +1,12 @@
 """What `leanmotion check` foretells: counts in closed form, and times that follow the measured chunk."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from committed import SETTINGS
 from typer.testing import CliRunner
 
 from leanmotion.commands.cli import app
@@ -16,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def settings() -> Settings:
-    return load_settings(ROOT / "params.yaml")
+    return load_settings(SETTINGS)
 
 
 def changed(settings: Settings, group: str, **values: object) -> Settings:
@@ -82,14 +85,17 @@ def test_people_read_it() -> None:
     assert [size(n) for n in (2_500_000, 3.2e9)] == ["2.5 MB", "3.2 GB"]
 
 
-def test_check_measures_the_committed_teacher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(ROOT)
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+def test_check_measures_the_committed_teacher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, embedded: Path) -> None:
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.chdir(embedded)
+    raw = yaml.safe_load((embedded / "params.yaml").read_text())
     raw["sampling"] |= {"steps": 1, "chunk": 2}
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(raw, sort_keys=False))
+    # However little is free: it says so, and what will be needed.
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1_500_000))
     plain = CliRunner().invoke(app, ["check", "--params", str(params)])
-    assert plain.exit_code == 0 and "check --measure" in plain.stdout
+    assert plain.exit_code == 0 and "check --measure" in plain.stdout and "1.5 MB are free" in plain.stdout
     result = CliRunner().invoke(app, ["check", "--params", str(params), "--measure"])
     assert result.exit_code == 0, result.output
     assert "a chunk of 2 clips" in result.stdout and "at peak while drawing" in result.stdout

@@ -23,8 +23,9 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.requests import Request, Variant
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
 from leanmotion.model.teacher import load_pipeline
-from leanmotion.model.variants import Samplers, Student
 from leanmotion.pipeline.claims import Claims
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.tables import write_table
@@ -110,6 +111,28 @@ def test_a_claim_excludes_other_processes_and_other_names_are_free(tmp_path) -> 
     with claims.hold(NAME) as ours:
         assert ours and other(NAME) == 11 and other("cd" * 32) == 10
     assert other(NAME) == 10
+
+
+def test_a_process_holds_several_claims_and_gives_each_back_alone(tmp_path) -> None:
+    """Closing any handle of a file frees all POSIX locks of a process: giving one claim back must not close one."""
+    claims, names = Claims(tmp_path / "claims"), ["ab" * 32, "cd" * 32]
+
+    def free_elsewhere() -> list[bool]:
+        def look() -> None:
+            free = [Claims(tmp_path / "claims").take(name) for name in names]
+            os._exit(10 + free[0] + 2 * free[1])
+
+        code = ended(forked(look)) - 10
+        return [bool(code & 1), bool(code & 2)]
+
+    assert all(map(claims.take, names))
+    # A second object, as another part of the program has it, is no way round.
+    assert not Claims(tmp_path / "claims").take(names[0])
+    assert free_elsewhere() == [False, False]
+    claims.release(names[0])
+    assert free_elsewhere() == [True, False]
+    claims.release(names[1])
+    assert free_elsewhere() == [True, True]
 
 
 def test_a_killed_holder_leaves_no_claim(tmp_path) -> None:
@@ -218,7 +241,7 @@ def run_stages(project: SimpleNamespace, out: Path) -> dict[str, bytes]:
     similarity = project.data / "similarity.parquet"
     stage_main("probe")(name="transformers", out=out / "probe", similarity=similarity, **videos)
     stage_main("render")(student=project.data / "students/r1", out=out / "round", **videos)
-    stage_main("clips")(out=out / "clips", **common)
+    stage_main("clips")(out=out / "clips", **videos)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 

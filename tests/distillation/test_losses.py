@@ -24,6 +24,8 @@ from leanmotion.distillation.trainable import trained_parameters
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import remove_units
 
+pytestmark = pytest.mark.numeric
+
 
 def micro_batch(clips: int = 2, seed: int = 0) -> Batch:
     g = torch.Generator().manual_seed(seed)
@@ -124,7 +126,7 @@ def test_features_are_the_outputs_of_every_block(teacher: Any) -> None:
     batch = micro_batch()
     with block_outputs(teacher) as outputs, torch.no_grad():
         teacher(batch.noisy, batch.timesteps, encoder_hidden_states=batch.captions)
-    assert [tuple(o.shape) for o in outputs] == [
+    assert [tuple(o.shape) for o in outputs()] == [
         (4, 8, 2, 2),
         (4, 16, 2, 2),
         (4, 16, 2, 2),

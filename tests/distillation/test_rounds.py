@@ -1,6 +1,9 @@
 """A round on the tiny teacher: what is deleted, what is trained, what the next one starts from."""
 
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,15 +11,18 @@ from tiny import BLOCKS, tiny_settings
 
 from leanmotion.clips.sources import write_clips_of
 from leanmotion.cost.inspection import inspect_teacher
-from leanmotion.distillation.rounds import prune, run_round, student_unet
+from leanmotion.distillation import rounds
+from leanmotion.distillation.rounds import prune, round_address, run_round, student_unet
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.pruned_adapter import read_pruned_config
 from leanmotion.model.removal import removed_units
 from leanmotion.model.requests import Request
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student, plan_round
 from leanmotion.model.units import parameters
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.scratch import scratch_folder
+from leanmotion.pipeline.settings import Distillation, Settings
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.prompts.splits import training_rows
 
@@ -115,8 +121,6 @@ def test_spatial_layers_are_the_teachers(chain, samplers) -> None:
 
 
 def test_what_a_round_leaves(chain, samplers) -> None:
-    from leanmotion.pipeline.scratch import scratch_folder
-
     folder = chain[1].folder
     assert sorted(path.name for path in folder.iterdir()) == ["adapter", "losses.parquet", "student.json"]
     losses = read_frame(folder / "losses.parquet", "losses")
@@ -124,9 +128,12 @@ def test_what_a_round_leaves(chain, samplers) -> None:
     assert losses["total"].notna().all()  # pyright: ignore
     config = read_pruned_config(folder / "adapter")
     assert config["evidence"]["teacher_sha256"] == samplers.record.sha256
-    # Of a round that ended the checkpoint stays until another starts: DVC may be killed before it has recorded it.
-    assert [path.name for path in (scratch_folder() / "distil").iterdir()] == ["r3"]
-    assert not (scratch_folder() / "clips").exists()
+    assert not list((scratch_folder() / "distil").iterdir()) and not (scratch_folder() / "clips").exists()
+    # Of a round that ended not the checkpoint stays but the student, as links to the very files that it wrote.
+    kept = [path for path in (scratch_folder() / "rounds").rglob("*") if path.is_file()]
+    assert {path.relative_to(scratch_folder() / "rounds").parts[0] for path in kept} == {"r1", "r3"}
+    links = [path.stat().st_nlink for path in kept if path.name != "kept.json"]
+    assert links == [2] * 8
 
 
 def test_students_have_samplers_and_addresses_of_their_own(chain, samplers, settings) -> None:
@@ -152,11 +159,112 @@ def test_no_steps_only_delete(settings, samplers, clips, base, tmp_path) -> None
     assert all(torch.equal(value, teacher[key]) for key, value in unet.items())
 
 
-def test_the_same_round_twice_is_the_same_student(chain, settings, samplers, clips, tmp_path) -> None:
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_same_round_twice_is_the_same_student(chain, settings, samplers, clips, tmp_path, monkeypatch) -> None:
+    """Trained again, in a scratch folder of its own."""
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
     plan = plan_round(settings, "r1", chain[0], order(tmp_path, "mid_0"))
     run_round(settings, plan, samplers, clips, tmp_path / "again")
-    again = {path.name: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()}
-    assert again == {path.name: path.read_bytes() for path in chain[1].folder.rglob("*") if path.is_file()}
+    assert files(tmp_path / "again") == files(chain[1].folder)
+
+
+class Unloaded(Samplers):
+    """Networks that must not be asked for."""
+
+    @cached_property
+    def base(self) -> Any:
+        raise AssertionError("loaded")
+
+    @cached_property
+    def pipeline(self) -> Any:
+        raise AssertionError("loaded")
+
+
+def test_a_finished_round_is_put_back_without_loading_networks(
+    chain, settings, samplers, clips, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
+    plan = plan_round(settings, "r1", chain[0], order(tmp_path, "mid_0"))
+    rows = run_round(settings, plan, samplers, clips, tmp_path / "first")
+    idle = Unloaded(settings, samplers.record)
+    assert run_round(settings, plan, idle, clips, tmp_path / "again") == rows
+    assert files(tmp_path / "again") == files(tmp_path / "first") == files(chain[1].folder)
+    # Copies: an edit of a student in place must not reach what is kept.
+    assert all(path.stat().st_nlink == 1 for path in (tmp_path / "again").rglob("*") if path.is_file())
+    # Killed when the round was kept and its checkpoint not yet gone: this one is of no use any more, others may be.
+    checkpoints = scratch_folder() / "distil/r1"
+    checkpoints.mkdir(parents=True)
+    address = round_address(settings, plan, samplers, clips)
+    (checkpoints / f"checkpoint-{address[:16]}.pt").touch()
+    (checkpoints / "checkpoint-other.pt").touch()
+    run_round(settings, plan, idle, clips, tmp_path / "again")
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-other.pt"]
+    with pytest.raises(AssertionError, match="loaded"):
+        other = settings.model_copy(update={"distillation": settings.distillation.model_copy(update={"seed": 1})})
+        run_round(other, plan, idle, clips, tmp_path / "again")
+
+
+def test_a_damaged_round_is_trained_again(chain, settings, samplers, clips, tmp_path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
+    plan = plan_round(settings, "r1", chain[0], order(tmp_path, "mid_0"))
+    run_round(settings, plan, samplers, clips, tmp_path / "first")
+    weights = next((tmp_path / "scratch/rounds").rglob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)  # through the link: what a careless edit of the first student does
+    run_round(settings, plan, samplers, clips, tmp_path / "again")
+    assert "a kept round is damaged, and trained again" in caplog.text
+    assert files(tmp_path / "again") == files(chain[1].folder) != files(tmp_path / "first")
+    run_round(settings, plan, Unloaded(settings, samplers.record), clips, tmp_path / "third")
+    assert files(tmp_path / "third") == files(chain[1].folder)
+
+
+OF_DISTILLATION: dict[str, Any] = {
+    "batch": 4, "accumulate": 2, "learning_rate": 0.002, "warmup": 1, "decay": "constant", "clip_norm": 2.0,
+    "ema": 0.5, "task_weight": 1.0, "output_weight": 2.0, "feature_weight": 2.0, "inputs": "teacher",
+    "trainable": ["mid_0"], "precision": "bf16", "explode": 50.0, "weight_decay": 0.1, "caption_dropout": 0.5,
+    "validation": 1, "seed": 1,
+}  # fmt: skip
+
+
+def test_an_address_holds_all_that_a_round_depends_on(settings, samplers, clips, chain, tmp_path, monkeypatch) -> None:
+    plan = plan_round(settings, "r1", chain[0], order(tmp_path, "mid_0"))
+
+    def address(chosen=settings, plan=plan, record=samplers.record, clips=clips) -> str:
+        return round_address(chosen, plan, Samplers(chosen, record), clips)
+
+    def changed(section: str, **changes) -> Settings:
+        return settings.model_copy(update={section: getattr(settings, section).model_copy(update=changes)})
+
+    assert set(OF_DISTILLATION) == set(Distillation.model_fields) - {"checkpoint_every", "steps"}
+    assert address(changed("distillation", checkpoint_every=7)) == address()
+    assert address(changed("teacher", base="elsewhere")) == address(), "what is computed, not where it lies"
+    write_table(tmp_path / "other.parquet", "clips", read_frame(clips, "clips").iloc[:2])
+    student = chain[1]
+    others = [
+        *(address(changed("distillation", **{name: value})) for name, value in OF_DISTILLATION.items()),
+        address(changed("sampling", steps=3)),
+        address(changed("sampling", threads=2)),
+        address(changed("prompts", negative="blurred")),
+        address(changed("teacher", dtype="bfloat16")),
+        address(plan=replace(plan, steps=3)),
+        address(plan=replace(plan, name="r3")),
+        address(plan=replace(plan, removed=("up_0_0",))),
+        address(plan=replace(plan, previous=student)),
+        address(plan=replace(plan, previous=replace(student, weights="other"))),
+        address(record=replace(samplers.record, sha256="other")),
+        address(clips=tmp_path / "other.parquet"),
+    ]
+    for name, other in (("code_address", lambda *roots: "other"), ("library_versions", lambda: {"torch": "other"})):
+        with monkeypatch.context() as patch:
+            patch.setattr(rounds, name, other)
+            others.append(address())
+    assert len({address(), *others}) == 1 + len(others)
+    # A budget of its own that is the setting's is no other round.
+    assert address(plan=replace(plan, steps=None)) == address()
 
 
 def test_an_order_must_contain_what_is_gone(settings, chain, tmp_path) -> None:
@@ -196,6 +304,7 @@ def test_an_altered_student_is_refused(chain, samplers, tmp_path) -> None:
         student_unet(samplers, Student.read(tmp_path / "r1"))
 
 
+@pytest.mark.numeric
 def test_the_teachers_own_clips(settings, samplers, tmp_path) -> None:
     """Through the store: a second writing draws nothing; requests are apart from those that are evaluated."""
     own = tiny_settings(_folders(settings), clips={"source": "teacher", "count": 3})
@@ -248,8 +357,6 @@ def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, 
     import signal
     import time
 
-    from leanmotion.pipeline.scratch import scratch_folder
-
     long = tiny_settings(
         _folders(settings),
         distillation={"steps": 12, "checkpoint_every": 1, "feature_weight": 1.0, "validation": 2, "inputs": inputs},
@@ -260,13 +367,10 @@ def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, 
     run_round(long, plan, samplers, clips, tmp_path / "whole")
     took = time.monotonic() - start
 
-    def files(folder: Path) -> dict[str, bytes]:
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
     moments = random.Random(0)
     for number in range(2):
-        # A finished round's checkpoint stays until another one starts: here it would end the next at once.
-        shutil.rmtree(scratch_folder() / "distil")
+        # A finished round that was kept would end the next at once.
+        shutil.rmtree(scratch_folder() / "rounds")
         child = os.fork()
         if child == 0:
             try:

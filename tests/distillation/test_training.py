@@ -22,6 +22,8 @@ from leanmotion.distillation.schedule import COLUMNS, LossRow, diverged, draw, e
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.processes import Ranks
 
+pytestmark = pytest.mark.numeric
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:

@@ -14,6 +14,8 @@ from leanmotion.distillation.training_inputs import Trajectories
 from leanmotion.distillation.validation import drawn_distances
 from leanmotion.errors import LeanmotionError
 
+pytestmark = pytest.mark.numeric
+
 SHAPE = (4, 2, 4, 4)
 ON = replace(SETTINGS, task_weight=0.0, inputs="teacher", batch=4)
 

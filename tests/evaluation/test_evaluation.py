@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.evaluation.evaluation import ORIGINAL, Arm, accuracies, evaluate_split, metrics_of
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.settings import Evaluation
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.ranking.fvd import frechet_distance

@@ -12,20 +12,23 @@ from diffusers import AnimateDiffPipeline, MotionAdapter
 from leanmotion.export.export import export_student
 from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_pruned
 from leanmotion.model.removal import remove_units
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline
-from leanmotion.model.variants import Samplers, Student
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings, load_settings
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> SimpleNamespace:
+def exported(tmp_path_factory, embedded: Path) -> SimpleNamespace:
     """A student of the embedded default: 8 blocks gone, the rest not the teacher's; its exports and its frames."""
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
+        patch.chdir(embedded)
         patch.setenv("LEANMOTION_DEVICE", "cpu")
         settings = load_settings()
         total, files = fingerprint(settings.teacher)
@@ -42,8 +45,8 @@ def exported(tmp_path_factory) -> SimpleNamespace:
         student = Student(folder / "student", "r08", digest, tuple(removed))
         student.write()
         sizes = export_student(Samplers(settings, record, [student]), student, {}, folder / "out")
-        base = ROOT / settings.teacher.base
-        teacher = ROOT / settings.teacher.adapter
+        base = embedded / settings.teacher.base
+        teacher = embedded / settings.teacher.adapter
         whole, pruned = (stock(base, teacher), pipeline)
         return SimpleNamespace(
             out=folder / "out", base=base, sizes=sizes, settings=settings,

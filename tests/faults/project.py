@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from committed import embedded_project
 from tiny import BLOCKS, edit_params
 
 ROOT = Path(__file__).parents[2]
@@ -83,9 +84,9 @@ class Project:
         self.folder = folder
         if teacher is None:
             return
-        shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
-        for name in ("data/extractor", "builtin"):
-            shutil.copytree(ROOT / name, folder / name)
+        embedded_project(folder)
+        shutil.rmtree(folder / "data/teacher")
+        (folder / "dvc.yaml").unlink()
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
         self.edit(**SETTINGS)

@@ -51,7 +51,7 @@ def _trace() -> None:
         setattr(place, name, traced)
 
     wrap("leanmotion.model.sampler", "Sampler", "_batch", "chunk")
-    wrap("leanmotion.features.features", None, "_rows", "take")
+    wrap("leanmotion.features.embedding", None, "_rows", "take")
     wrap("leanmotion.clips.latents", None, "encode_clips", "group")
     wrap("leanmotion.distillation.training", "_Run", "step", "step")
     wrap("leanmotion.export.export", None, "save_pruned", "export")

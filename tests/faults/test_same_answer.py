@@ -13,6 +13,8 @@ from project import FLOW, Project, run
 from leanmotion.features.video_tables import read_clips
 from leanmotion.pipeline.tables import read_frame
 
+pytestmark = pytest.mark.numeric
+
 FAMILY = "same answer"
 
 

@@ -1,5 +1,6 @@
 """Nothing may quietly produce a wrong ranking: what is not finite, not comparable or not gone stops the stage."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ledger import case
 from project import Project, refused, run_loud
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.tables import TableWriter, read_table, table_meta, write_table
 
@@ -79,6 +80,7 @@ def test_a_validation_loss_that_is_not_finite_is_no_verdict(project: Project, mo
     from leanmotion.distillation import training
 
     arguments = {"name": "r2", "previous": "data/students/base", "order": "data/order/r2.json", "out": "new"}
+    shutil.rmtree(".scratch/rounds")  # where this round is kept, finished
     monkeypatch.setattr(training._Run, "validate", lambda self, candidates: [float("nan")] * len(candidates))
     with case(FAMILY):
         refused(lambda: run_loud("distill", arguments), "round r2", "validation distance", "nan", within=60)

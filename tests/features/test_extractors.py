@@ -14,6 +14,8 @@ from leanmotion.features.extractors import I3DExtractor, describe, load_extracto
 from leanmotion.features.sprites_reader import SpriteReader
 from leanmotion.ranking.fvd import frechet_distance
 
+pytestmark = pytest.mark.numeric
+
 LABELS = {"colour": ["red", "blue"], "shape": ["circle", "square", "triangle"], "motion": ["left", "right"]}
 OFFICIAL = os.environ.get("LEANMOTION_I3D")
 

@@ -1,5 +1,6 @@
 """What saves memory: settings of the machine change not a bit, settings of params.yaml take effect."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from leanmotion.model.sampler import Sampler
 from leanmotion.model.teacher import load_pipeline
 from leanmotion.pipeline.settings import Sampling
 
+pytestmark = pytest.mark.numeric
+
 REQUESTS = [Request("a red ring", "", 0), Request("a blue ring", "", 1)]
 
 
@@ -28,6 +31,15 @@ def sampling(**changes: Any) -> Sampling:
     return tiny_settings(sampling=changes).sampling
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")  # hooks that move weights serve one call at a time; so a GPU is called
 def test_weights_that_wait_elsewhere_give_the_same_frames(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hooks are diffusers' own; on `cpu:0` they move everything from the CPU to the CPU.
 

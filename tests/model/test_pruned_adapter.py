@@ -16,6 +16,8 @@ from leanmotion.model.motion_state import motion_config, motion_state
 from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.model.units import list_units
 
+pytestmark = pytest.mark.numeric
+
 MIXED = ["down_0_1", "mid_0", "up_3_2", "down_1_0-block0", "up_0_0-block0-attn1", "up_1_1-block0-attn2",
          "down_2_0-block0-attn1", "down_2_0-block0-attn2"]  # fmt: skip
 

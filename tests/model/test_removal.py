@@ -13,6 +13,8 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import LeanTransformerBlock, Skip, remove_units, removed_units, without_units
 from leanmotion.model.units import block_ids, list_units, parameters
 
+pytestmark = pytest.mark.numeric
+
 BLOCKS = [
     *(f"down_{i}_{j}" for i in range(4) for j in range(2)),
     "mid_0",

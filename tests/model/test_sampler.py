@@ -13,6 +13,8 @@ from leanmotion.model.teacher import load_pipeline
 from leanmotion.pipeline.settings import Sampling
 from leanmotion.pipeline.settings import Teacher as TeacherSettings
 
+pytestmark = pytest.mark.numeric
+
 FRAMES, SIZE = 4, 32
 
 

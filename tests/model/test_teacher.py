@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from committed import SETTINGS, default_params, embedded_project
 from diffusers import MotionAdapter, StableDiffusionPipeline, UNet2DConditionModel
 from huggingface_hub import constants
 from models import TEXT_WIDTH, TOPOLOGIES, seeded
@@ -24,9 +25,9 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.original_format import load_adapter, original_state
 from leanmotion.model.requests import Request
 from leanmotion.model.sampler import Sampler, make_scheduler
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline, verify, weight_files
 from leanmotion.model.units import block_ids
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.settings import Sampling, Settings, Teacher, load_settings
 from leanmotion.pipeline.watched_paths import read_pin, watched
 from leanmotion.prompts.splits import load_prompts
@@ -115,6 +116,7 @@ FILES = {
 }
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", FILES)
 def test_original_single_files_make_a_teacher(base, tmp_path, name: str) -> None:
     """`mm_sd_v14.ckpt` and its like: the blocks are the preset's, the longest clip is the file's, clips come out."""
@@ -130,6 +132,7 @@ def test_original_single_files_make_a_teacher(base, tmp_path, name: str) -> None
     assert [key for key in weight_files(teacher) if key.startswith("adapter/")] == ["adapter/mm.ckpt"]
 
 
+@pytest.mark.numeric
 def test_one_file_of_a_hub_id(base, adapter, hub, monkeypatch) -> None:
     """AnimateDiff-Lightning: diffusers keys in half precision, one file for each number of steps, no config."""
     state = {key: value.half().contiguous() for key, value in adapter.state_dict().items()}
@@ -151,6 +154,7 @@ def test_one_file_of_a_hub_id(base, adapter, hub, monkeypatch) -> None:
     assert drawn(teacher, scheduler="euler", steps=4).std() > 1
 
 
+@pytest.mark.numeric
 def test_a_hub_id_in_diffusers_format(base, adapter, hub, tmp_path, monkeypatch) -> None:
     """AnimateLCM: config and weights at the top, beside fp16 copies, the original file and a LoRA that nobody reads."""
     state = {key: value.contiguous() for key, value in adapter.state_dict().items()}
@@ -298,16 +302,30 @@ def preset(request) -> tuple[Path, Settings]:
     return PRESETS[request.param], load_settings(PRESETS[request.param])
 
 
-def test_presets_are_complete(preset) -> None:
-    """Every setting of the embedded default is written out, none is left to a default that may move."""
-    path, chosen = preset
-    ours, theirs = (yaml.safe_load(p.read_text()) for p in (ROOT / "params.yaml", path))
-    free = {"rounds", "sets"}
+def named(model: Any) -> Any:
+    """Every setting that there is, as a tree of names; what stands under names of one's own is left out."""
+    fields = getattr(model, "model_fields", None)
+    return None if fields is None else {name: named(field.annotation) for name, field in fields.items()}
+
+
+def written(path: Path) -> Any:
+    """The settings that a file writes out, likewise."""
 
     def names(tree: Any) -> Any:
         return {k: None if k in free else names(v) for k, v in tree.items()} if isinstance(tree, dict) else None
 
-    assert names(theirs) == names(ours)
+    free = {"rounds", "sets"}
+    return names(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_the_default_is_complete() -> None:
+    """Every setting is written out, none is left to a default that may move; nor among the tests' own."""
+    assert written(default_params()) == written(SETTINGS) == named(Settings)
+
+
+def test_presets_are_complete(preset) -> None:
+    path, chosen = preset
+    assert written(path) == named(Settings)
     assert chosen.extractor.name == "i3d" and chosen.prompts.rank >= 256
     assert len(load_prompts(chosen.prompts.source)) >= 256
     assert all((ROOT / place).exists() for name, place, _ in watched(chosen) if name != "extractor.path")
@@ -350,9 +368,20 @@ def test_the_hub_ids_of_the_presets() -> None:
     }
 
 
-def test_one_line_names_the_unknown_and_the_missing_blocks() -> None:
-    settings = load_settings(ROOT / "params.yaml")
-    local = {"adapter": str(ROOT / settings.teacher.adapter), "base": str(ROOT / settings.teacher.base)}
+def test_the_default_pins_the_weights_that_are_committed(tmp_path, monkeypatch) -> None:
+    """And lists all their blocks."""
+    default = load_settings(default_params())
+    monkeypatch.chdir(embedded_project(tmp_path))
+    pinned = load_settings()
+    if (default.teacher.base, default.teacher.adapter) != (pinned.teacher.base, pinned.teacher.adapter):
+        pytest.skip("params.yaml as committed is of another teacher than the embedded one")
+    assert default.teacher.sha256 == pinned.teacher.sha256 and default.extractor.sha256 == pinned.extractor.sha256
+    assert check_adapter(default) == len(default.teacher.blocks)
+
+
+def test_one_line_names_the_unknown_and_the_missing_blocks(embedded: Path) -> None:
+    settings = load_settings(embedded / "params.yaml")
+    local = {"adapter": str(embedded / settings.teacher.adapter), "base": str(embedded / settings.teacher.base)}
 
     def listing(blocks: list[str]) -> Settings:
         teacher = settings.teacher.model_copy(update={**local, "blocks": blocks})

@@ -10,6 +10,8 @@ from leanmotion.model.teacher import load_pipeline
 from leanmotion.pipeline.alignment import ALIGNMENT, align
 from leanmotion.pipeline.settings import Teacher
 
+pytestmark = pytest.mark.numeric
+
 
 def displace(module: nn.Module, offset: int) -> nn.Module:
     """The same values at addresses `offset` numbers past an aligned one, as a file's header may put them."""

@@ -54,7 +54,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Any) -> Pa
     """What `generate` and `distill` read, of a micro teacher."""
     from leanmotion.clips.sources import write_clips_of
     from leanmotion.cost.inspection import inspect_teacher
-    from leanmotion.model.variants import Samplers, Student
+    from leanmotion.model.samplers import Samplers
+    from leanmotion.model.student import Student
     from leanmotion.pipeline.records import write_record
     from leanmotion.pipeline.settings import load_settings
     from leanmotion.pipeline.tables import write_table

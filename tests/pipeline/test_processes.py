@@ -17,6 +17,8 @@ from micro_training import SETTINGS, train
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.processes import Ranks, is_main, is_rank, ranks
 
+pytestmark = pytest.mark.numeric
+
 FOUR = replace(SETTINGS, batch=4, accumulate=2, checkpoint_every=1)
 
 

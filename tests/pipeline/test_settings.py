@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from committed import SETTINGS, default_params, settings
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.pipeline.settings import Settings, load_settings
+
+ROOT = Path(__file__).parents[2]
+DEFAULTS = settings()
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -49,10 +53,12 @@ def problem(tmp_path, raw: object) -> str:
 
 
 def test_the_repositorys_own_are_valid() -> None:
-    settings = load_settings(ROOT / "params.yaml")
-    assert len(settings.teacher.blocks) == 21
-    assert settings.split_counts == {split: DEFAULTS["prompts"][split] for split in ("rank", "select", "report")}
-    assert Settings.model_validate(settings.model_dump(by_alias=True)) == settings
+    assert len(load_settings(SETTINGS).teacher.blocks) == 21
+    for path in (SETTINGS, default_params()):
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = load_settings(path)
+        assert settings.split_counts == {split: raw["prompts"][split] for split in ("rank", "select", "report")}
+        assert Settings.model_validate(settings.model_dump(by_alias=True)) == settings
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)

@@ -55,6 +55,17 @@ def test_latency_puts_the_dearest_first(capsys: pytest.CaptureFixture[str]) -> N
     assert "2.00x" in said and "20.0%" in said and "2 M" in said
 
 
+def test_latency_of_watched_calls_stands_above_the_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their own saving is below zero: what the clocks cost. Blocks added up, 1 and 20 ms, stand in the note."""
+    times = {"full": 0.1, "watched": 0.1005, "cheap": 0.099, "dear": 0.08, "none": 0.05}
+    terminal.latency([timed(name, seconds) for name, seconds in times.items()])
+    said = capsys.readouterr().out
+    table = said[: said.index("full: nothing removed")].split()
+    names = [word for word in table if word in ("watched", "cheap", "dear")]
+    assert names == ["watched", "dear", "cheap"]
+    assert "-0.5 [-0.5, -0.5]" in said and "all blocks together take 21 ms" in said
+
+
 def test_losses_of_few_steps_and_of_none(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"total": 4.0 - i, "output": 1.0, "feature": None, "task": None} for i in range(3)]
     terminal.losses("r1", rows, "kept")

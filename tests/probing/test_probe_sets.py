@@ -5,7 +5,8 @@ import pytest
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import ProbeSet
-from leanmotion.probing.probe_sets import mean_similarity, probes_of
+from leanmotion.probing.probe_sets import probes_of
+from leanmotion.probing.similarity_tables import mean_similarity
 
 BLOCKS = [f"up_0_{i}" for i in range(6)]
 

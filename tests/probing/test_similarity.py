@@ -6,14 +6,10 @@ import torch
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import remove_units
 from leanmotion.model.units import list_units
-from leanmotion.probing.similarity import (
-    AUTHORS_RANGES,
-    Moments,
-    SimilarityRecorder,
-    measure_similarity,
-    ranges,
-    token_cosines,
-)
+from leanmotion.probing.similarity import Moments, SimilarityRecorder, measure_similarity, token_cosines
+from leanmotion.probing.similarity_tables import AUTHORS_RANGES, ranges
+
+pytestmark = pytest.mark.numeric
 
 BLOCK = "down_blocks.0.motion_modules.0"
 

@@ -17,6 +17,8 @@ from leanmotion.ranking.fvd import (
     paired_distance,
 )
 
+pytestmark = pytest.mark.numeric
+
 SHAPES = st.tuples(st.integers(2, 40), st.integers(2, 40), st.integers(1, 24))
 SEEDS = st.integers(0, 2**32 - 1)
 QUICK = settings(max_examples=40, deadline=None)

@@ -1,5 +1,6 @@
 """The rank stage's tables on hand-made features."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features.features import FeatureSet
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.probing.probe_sets import probes_of
 from leanmotion.ranking.fvd import frechet_distance
-from leanmotion.ranking.importance import metrics_of, null_paired, orders_of, rank_importance
+from leanmotion.ranking.importance import metrics_of, orders_of, rank_importance
+from leanmotion.ranking.rounding import rounded
 
 SETTINGS = tiny_settings(prompts={"rank": 24})
 VIDEOS, DIMENSIONS = 24, 4
@@ -151,13 +153,28 @@ def test_a_block_without_videos_is_named(tmp_path) -> None:
 
 def test_metrics_are_flat_stable_and_plain_json(features) -> None:
     found = rank_importance(SETTINGS, features, similarity(), units(), latency())
-    metrics = metrics_of(found, similarity(), null_paired(features))
+    metrics = metrics_of(found, similarity())
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert not any("." in key or isinstance(value, dict | list) for key, value in metrics.items())
     assert [key for key in metrics if key.startswith("fvd_")] == [f"fvd_{block}" for block in BLOCKS]
-    assert metrics["order"] == " ".join(ORDER)
+    assert all(metrics[f"fvd_{row['block']}"] == rounded(row["fvd"], found.nulls["fvd"]) for row in found.blocks)
     a, b = noise(0).astype("f4").astype(float), noise(1).astype("f4").astype(float)
-    assert metrics["null_paired"] == pytest.approx(float(((a - b) ** 2).sum(axis=1).mean()))
+    assert found.nulls["paired"] == pytest.approx(float(((a - b) ** 2).sum(axis=1).mean()))
+    assert found.nulls["motion"] == pytest.approx(np.abs(np.abs(a) - np.abs(b)).sum() / np.abs(a).sum())
+    assert {f"null_{name}": float(found.meta[f"null_{name}"]) for name in found.nulls} == pytest.approx(
+        {f"null_{name}": null for name, null in found.nulls.items()}
+    )
+
+
+def test_a_single_units_key_is_the_units(features) -> None:
+    """The probe's own name begins with the set's: `attentions_single_down_2_1_block0_attn2` makes a table wide."""
+    found = rank_importance(SETTINGS, features, similarity(), units(), latency())
+    single = {
+        "probe": "attentions_single_mid_0_block0_attn1", "pick": "single", "units": ["mid_0-block0-attn1"], "fvd": 1.0
+    }  # fmt: skip
+    metrics = metrics_of(dataclasses.replace(found, probes=[*found.probes, single]), similarity())
+    assert metrics["probe_fvd_mid_0_block0_attn1"] == 1.0
+    assert {f"probe_fvd_{row['probe']}" for row in found.probes} <= set(metrics)
 
 
 @given(st.permutations(BLOCKS), st.permutations(BLOCKS))

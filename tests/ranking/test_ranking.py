@@ -10,7 +10,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.ranking.agreement import kendall_tau, overlap, settle, split_half_tau, tied_runs
 from leanmotion.ranking.fvd import frechet_distance, frechet_distances, kernel_distance, motion_measure, paired_distance
 from leanmotion.ranking.ranking import CRITERIA, costliest_overlap, null_distances, rank_blocks
-from leanmotion.ranking.resampling import complementary_halves, interval_of, recentre, subset_distances
+from leanmotion.ranking.resampling import complementary_halves, interval_of, kernel_null, recentre, subset_distances
 
 # The benchmark is a script beside the package: its generator and its trial are the ones tested here.
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "coverage.py"))
@@ -40,8 +40,9 @@ def test_subset_distances_are_those_of_the_subsets(videos):
     motion = (np.abs(reference), {name: np.abs(y) for name, y in variants.items()})
     rows = complementary_halves(videos, 4)
     got = subset_distances(reference, variants, rows, motion=motion)
-    # The Gram matrix's eigenvalues are off by eps of the largest, their roots by 1.5e-8 of the largest root.
-    bound = 1e-7 * np.trace(np.cov(reference, rowvar=False)) * 16
+    # The Gram matrix's eigenvalues are off by eps of the largest, s^2: a root r of them by eps s^2 / 2 r. That is
+    # 1e-12 s for the least root of full rank (here r > 1e-4 s), and 1.5e-8 s at worst, where r is nearly zero.
+    bound = (1e-11 if videos == 24 else 1e-7) * np.trace(np.cov(reference, rowvar=False)) * 16
     for b, subset in enumerate(rows):
         for v, (name, y) in enumerate(variants.items()):
             x_part, y_part = reference[subset], y[subset]
@@ -50,6 +51,28 @@ def test_subset_distances_are_those_of_the_subsets(videos):
             assert got["paired"][b, v] == pytest.approx(paired_distance(x_part, y_part).value)
             expected = motion_measure(motion[0][subset], motion[1][name][subset]).value
             assert got["motion"][b, v] == pytest.approx(expected)
+
+
+def test_the_distance_of_a_block_that_hardly_matters_is_no_rounding_noise():
+    """A distance of 1e-9 of the features' spread: noise of 1e-8 of it would decide the order of such blocks."""
+    x, _ = Generator(features=64).sample(48, np.random.default_rng(0))
+    y = x + 3e-6 * np.random.default_rng(1).normal(size=x.shape)
+    rows = complementary_halves(48, 10)
+    got = subset_distances(x, {"y": y}, rows)["fvd"][:, 0]
+    expected = [frechet_distance(x[subset], y[subset]) for subset in rows]
+    assert max(expected) < 1e-9 * np.trace(np.cov(x, rowvar=False))
+    # Its singular values are off by some eps of the largest: 1e-14 of the spread, a hundred-thousandth of the distance.
+    assert got == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_null_of_kvd_is_its_root_mean_square_over_half_samples():
+    (x, _), (y, _) = sample(24), sample(24, seed=1)
+    rows = complementary_halves(24, 8)
+    over = [kernel_distance(x[subset], y[subset], paired=True) for subset in rows]
+    # Of either sign, where a single value may be zero by luck.
+    assert min(over) < 0 < max(over)
+    assert kernel_null(x, y, rows) == pytest.approx(np.sqrt(np.mean(np.square(over))))
+    assert kernel_null(x, x, rows) == 0.0
 
 
 def test_half_samples_of_a_mean_have_its_variance():

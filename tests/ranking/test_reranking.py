@@ -6,19 +6,24 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from committed import SETTINGS, weights
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.clips.sources import write_clips_of
 from leanmotion.cost.inspection import inspect_teacher
 from leanmotion.distillation.rounds import run_round
 from leanmotion.features.extractors import load_extractor
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
-from leanmotion.model.variants import Samplers
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.tables import write_table
 from leanmotion.prompts.splits import prompt_rows
 from leanmotion.ranking.fvd import frechet_distance
 from leanmotion.ranking.reranking import keeps_its_order, reranked, scores_on
+
+pytestmark = pytest.mark.numeric
+
+ROOT = Path(__file__).parents[2]
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +57,7 @@ def test_when_the_first_order_stays() -> None:
 def test_off_it_copies_the_list_and_reads_nothing_else(tmp_path: Path) -> None:
     """The stage itself: no student, no weights, no features are asked for."""
     write_record(tmp_path / "order.json", {"removed": ["mid_0"]})
-    stage = [sys.executable, str(ROOT / "stages/rerank.py"), "--params", str(ROOT / "params.yaml"), "--round", "r08"]
+    stage = [sys.executable, str(ROOT / "stages/rerank.py"), "--params", str(SETTINGS), "--round", "r08"]
     files = ["--previous", "nowhere", "--order", "order.json", "--out", "out/r08.json"]
     subprocess.run(
         [*stage, *files], cwd=tmp_path, check=True, env={**__import__("os").environ, "PYTHONPATH": str(ROOT)}
@@ -74,7 +79,7 @@ def test_scores_on_a_student(teacher_folder, tmp_path, monkeypatch: pytest.Monke
     run_round(settings, RoundPlan("r1", base, ("mid_0",)), samplers, tmp_path / "clips.parquet", tmp_path / "r1")
     first = Student.read(tmp_path / "r1")
     samplers = Samplers(settings, record, [first])
-    extractor = load_extractor("sprites", path=ROOT / "data/extractor", batch=8)
+    extractor = load_extractor("sprites", path=weights("data/extractor"), batch=8)
 
     def scores(criterion: str) -> dict[str, float]:
         changed = tiny_settings(folders, sampling=size, ranking={"rerank": True, "criterion": criterion})

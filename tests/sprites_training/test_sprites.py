@@ -4,10 +4,12 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from committed import weights
 from diffusers import UNetMotionModel
 
 from leanmotion.features.extractors import SpritesExtractor, load_extractor
@@ -30,13 +32,24 @@ from leanmotion.sprites.world import (
     partial_caption,
     training_captions,
 )
-from leanmotion.sprites_training.autoencoder import decode, encode, new_autoencoder, standardise
+from leanmotion.sprites_training.autoencoder import (
+    decode,
+    encode,
+    low_precision,
+    new_autoencoder,
+    rendered_clips,
+    standardise,
+    train_autoencoder,
+)
 from leanmotion.sprites_training.joint import closed_at_random, draws_pictures, not_yet_open, weakened
 from leanmotion.sprites_training.loop import rate_scale, train
 from leanmotion.sprites_training.networks import new_adapter, new_unet, plain_unet
 from leanmotion.sprites_training.proof import shares_read, with_intervals
+from leanmotion.sprites_training.reader_training import train_reader
 from leanmotion.sprites_training.recipe import Recipe
 from leanmotion.sprites_training.vocabulary import byte_pairs, new_tokenizer
+
+pytestmark = pytest.mark.numeric
 
 ROOT = Path(__file__).parents[2]
 
@@ -267,21 +280,124 @@ def test_a_step_is_the_mean_of_its_parts(tmp_path) -> None:
     assert len(seen) == 8 and len(set(seen)) == 8
 
 
-def test_standard_latents_reconstruct_as_before() -> None:
-    recipe = replace(Recipe(), vae_channels=(8, 8, 8))
-    with torch.random.fork_rng():
-        torch.random.manual_seed(0)
-        vae = new_autoencoder(recipe).eval()
-    vae.register_to_config(scaling_factor=1.0)
-    clips = torch.from_numpy(render(all_captions()[::9], range(11), size=48)).permute(0, 1, 4, 2, 3)
-    before = encode(vae, clips)
-    pictures = decode(vae, before)
-    standardise(vae, before.mean((0, 1, 3, 4)), before.std((0, 1, 3, 4)))
-    after = encode(vae, clips)
-    # float32 over 1e5 values, each divided by a spread that can be a tenth: 1e-4.
-    assert torch.allclose(after.mean((0, 1, 3, 4)), torch.zeros(4), atol=1e-4)
-    assert torch.allclose(after.std((0, 1, 3, 4)), torch.ones(4), atol=1e-4)
-    assert torch.allclose(decode(vae, after), pictures, atol=1e-4)
+@pytest.mark.parametrize("there", [True, False, None], ids=["matrix units", "none", "another architecture"])
+def test_low_precision_is_for_processors_with_units_for_it(monkeypatch: pytest.MonkeyPatch, there: bool | None) -> None:
+    """A processor of another architecture has not even a name for them."""
+    found = {"avx2": True} if there is None else {"avx2": True, "amx_bf16": there}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    with low_precision():
+        assert torch.is_autocast_enabled("cpu") is bool(there)
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if there else torch.float32)
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def rounding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Either branch of `low_precision`, on any processor: the rounding of a number in it, relative to the number.
+
+    float32 has 24 bits; a product of few terms rounds once a term and sum, some twenty times. bfloat16 has 8, and is
+    rounded to once a weight and once a result: sums inside are float32. A hundredth more, for errors of errors.
+    """
+    low = request.param == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": low})
+    return 1.01 * 2**-8 if low else 20 * 2**-24
+
+
+class Standardised:
+    """An autoencoder before and after `standardise`, with all that its two 1 x 1 convolutions are given and give."""
+
+    def __init__(self) -> None:
+        recipe = replace(Recipe(), vae_channels=(8, 8, 8))
+        with torch.random.fork_rng():
+            torch.random.manual_seed(0)
+            self.vae = new_autoencoder(recipe).eval()
+        self.vae.register_to_config(scaling_factor=1.0)
+        clips = torch.from_numpy(render(all_captions()[::9], range(11), size=48)).permute(0, 1, 4, 2, 3)
+        self.clips, self.seen = clips, []
+        for layer in (self.vae.quant_conv, self.vae.post_quant_conv):
+            assert layer is not None
+            layer.register_forward_hook(lambda layer, args, out: self.seen.append(self._bounded(layer, args[0], out)))
+        self.before, self.pictures = self._there_and_back()
+        self.mean, self.std = (getattr(self.before, name)((0, 1, 3, 4)) for name in ("mean", "std"))
+        standardise(self.vae, self.mean, self.std)
+
+    def check(self, rounding: float) -> None:
+        """Every latent is the one before, shifted and scaled, and the decoder is given the same again.
+
+        Each convolution's result is as far from the exact one as the bound says at most, before as after. So a latent
+        is off by both bounds together, the first of them divided by the spread; a channel's mean by the mean of that,
+        its spread by the root mean square; and what the decoder is given by its own two bounds, and by what the latents
+        are off, times weights.
+        """
+        first = self.seen[:2]
+        self.seen = []
+        after, pictures = self._there_and_back()
+        (_, into), (given, out) = ((g, rounding * bound) for g, bound in self.seen)
+        (_, into_before), (given_before, out_before) = ((g, rounding * bound) for g, bound in first)
+        std = self.std.view(-1, 1, 1)
+        off = (after - (self.before - self.mean.view(-1, 1, 1)) / std).flatten(0, 1)
+        allowed = into[:, :4] + into_before[:, :4] / std
+        assert (off.abs() <= allowed).all(), f"off by {off.abs().max():.3g}"
+        assert (after.mean((0, 1, 3, 4)).abs() <= allowed.mean((0, 2, 3))).all()
+        assert ((after.std((0, 1, 3, 4)) - 1).abs() <= allowed.pow(2).mean((0, 2, 3)).sqrt()).all()
+        layer = self.vae.post_quant_conv
+        assert layer is not None
+        carried = torch.nn.functional.conv2d(off.abs(), layer.weight.abs())
+        assert ((given - given_before).abs() <= out + out_before + carried).all()
+        if rounding < 1e-5:
+            # float32 over 1e5 values, each divided by a spread that can be a tenth: 1e-4.
+            assert torch.allclose(after.mean((0, 1, 3, 4)), torch.zeros(4), atol=1e-4)
+            assert torch.allclose(after.std((0, 1, 3, 4)), torch.ones(4), atol=1e-4)
+            assert torch.allclose(pictures, self.pictures, atol=1e-4)
+
+    def _there_and_back(self) -> tuple[torch.Tensor, torch.Tensor]:
+        latents = encode(self.vae, self.clips)
+        return latents, decode(self.vae, latents)
+
+    @torch.no_grad()
+    def _bounded(self, layer: Any, given: torch.Tensor, out: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What a convolution gives, and the sum of the sizes of all that is rounded on the way there."""
+        with torch.autocast("cpu", enabled=False):
+            sizes = torch.nn.functional.conv2d(given.float().abs(), layer.weight.abs(), layer.bias.abs())
+        return out.float(), sizes + out.float().abs()
+
+
+def test_standard_latents_reconstruct_as_before(rounding: float) -> None:
+    Standardised().check(rounding)
+
+
+@pytest.mark.parametrize("wrong", ["shift in", "scale in", "shift out", "scale out"])
+def test_latents_shifted_or_scaled_wrongly_are_found(rounding: float, wrong: str) -> None:
+    """By a tenth of a channel's spread, one channel alone."""
+    found = Standardised()
+    layer = found.vae.quant_conv if wrong.endswith("in") else found.vae.post_quant_conv
+    assert layer is not None and layer.bias is not None
+    with torch.no_grad():
+        if wrong.startswith("shift"):
+            layer.bias[2] += 0.1
+        else:
+            layer.weight[2] *= 1.1
+    with pytest.raises(AssertionError):
+        found.check(rounding)
+
+
+def test_autoencoder_and_reader_train_in_either_precision(rounding: float, tmp_path: Path) -> None:
+    """Low precision is that of products alone: weights stay float32, finite, and move."""
+    recipe = replace(
+        Recipe(), vae_channels=(8, 8, 8), vae_steps=2, vae_batch=2, vae_clips_per_caption=1, reader_steps=2,
+        reader_batch=4, reader_width=8, reader_features=12, reader_clips_per_caption=2, size=32,
+    )  # fmt: skip
+    vae = train_autoencoder(training_captions()[:4], recipe, tmp_path)
+    reader = train_reader(vae, recipe, tmp_path)
+    for model in (vae, reader):
+        assert all(p.dtype == torch.float32 and p.isfinite().all() for p in model.parameters())
+    # The scratch folder holds the same training, finished; with none of it, the weights that it starts from.
+    start = train_reader(vae, replace(recipe, reader_steps=0), tmp_path / "new")
+    assert not torch.equal(*(torch.nn.utils.parameters_to_vector(m.parameters()) for m in (reader, start)))
+    if rounding < 1e-5:  # as above
+        latents = encode(vae, rendered_clips(training_captions()[:4], 1, 0, recipe)[0])
+        assert torch.allclose(latents.mean((0, 1, 3, 4)), torch.zeros(4), atol=1e-4)
+        assert torch.allclose(latents.std((0, 1, 3, 4)), torch.ones(4), atol=1e-4)
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
@@ -305,7 +421,7 @@ def test_shares_come_with_wilsons_interval() -> None:
 
 
 def test_the_committed_reader_reads_what_is_rendered() -> None:
-    reader = load_extractor("sprites", path=ROOT / "data" / "extractor")
+    reader = load_extractor("sprites", path=weights("data/extractor"))
     assert isinstance(reader, SpritesExtractor)
     captions = held_out_captions()
     clips = render(captions, range(len(captions)))

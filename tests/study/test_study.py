@@ -6,13 +6,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from committed import weights
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.clips.sources import write_clips_of
 from leanmotion.cost.inspection import inspect_teacher
 from leanmotion.errors import LeanmotionError
 from leanmotion.features.extractors import load_extractor
-from leanmotion.model.variants import Samplers
+from leanmotion.model.samplers import Samplers
 from leanmotion.pipeline.tables import read_table, write_table
 from leanmotion.prompts.splits import prompt_rows
 from leanmotion.study.results_page import figure, page
@@ -133,7 +134,7 @@ def bench(teacher_folder, tmp_path) -> Bench:
     samplers = Samplers(settings, record)
     write_clips_of(settings, samplers, tmp_path / "clips.parquet")
     write_table(tmp_path / "prompts/report.parquet", "prompts", prompt_rows(settings.prompts, "report"))
-    extractor = load_extractor("sprites", path=ROOT / "data/extractor", batch=8)
+    extractor = load_extractor("sprites", path=weights("data/extractor"), batch=8)
     return Bench(
         settings, samplers, extractor, units=pd.DataFrame(facts), clips=tmp_path / "clips.parquet",
         prompts=tmp_path / "prompts",

@@ -43,7 +43,7 @@ def test_views_and_foreign_memory_orders():
 
 def test_bytes_are_stable_across_processes():
     code = (
-        "import hashlib, numpy as np; from leanmotion import video;"
+        "import hashlib, numpy as np; from leanmotion.videos import codec;"
         "f = np.random.default_rng(3).integers(0, 256, (8, 33, 47, 3), dtype=np.uint8);"
         "print(*(hashlib.sha256(b).hexdigest() for b in (codec.encode(f), codec.mp4_bytes(f, 8, 2))))"
     )

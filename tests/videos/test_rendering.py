@@ -13,6 +13,8 @@ from leanmotion.prompts.splits import SPLITS, prompt_rows
 from leanmotion.videos.rendering import Take, render
 from leanmotion.videos.store import ChunkStore, cut
 
+pytestmark = pytest.mark.numeric
+
 SETTINGS = tiny_settings(sampling={"frames": 2, "height": 8, "width": 8, "chunk": 3})
 COUNT = 5
 TEACHER, WITHOUT = Variant("a" * 64), Variant("a" * 64, ("mid_0",))

@@ -1,15 +1,18 @@
 """The store: what an address depends on, what is kept, what is drawn again."""
 
 import hashlib
+import threading
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
+from pydantic import Field
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.requests import Request, Variant
-from leanmotion.pipeline import digests
 from leanmotion.pipeline.scratch import scratch_folder
+from leanmotion.pipeline.setting_address import AsBefore
 from leanmotion.pipeline.settings import Sampling
 from leanmotion.videos import store as module
 from leanmotion.videos.store import ChunkStore, cut
@@ -101,24 +104,34 @@ def test_the_negative_prompt_counts_where_guidance_reads_it() -> None:
     assert address(asked=ugly, sampling=guided) != address(sampling=guided)
 
 
-def test_the_code_counts_but_not_its_comments(monkeypatch) -> None:
-    before = address()
-    monkeypatch.setattr(module, "_engine", lambda: {"code": "of another version"})
-    assert address() != before
+def test_code_and_libraries_count(monkeypatch) -> None:
+    found = {address()}
+    for name, other in (("code_address", lambda *roots: "other"), ("library_versions", lambda: {"torch": "other"})):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, other)
+            found.add(address())
+    assert len(found) == 3
 
 
-def test_comments_docstrings_and_layout_are_no_code() -> None:
-    plain = digests._code("def f(x):\n    return x + 1\n")
-    same = '"""Module."""\n# said\ndef f(x):\n    """Says."""\n\n    return (\n        x + 1  # here\n    )\n'
-    assert digests._code(same) == plain
-    assert digests._code("def f(x):\n    return x + 2\n") != plain
-    assert digests._code("def f(x, y=1):\n    return x + 1\n") != plain
-    assert digests._code("def f():\n    'only said'\n") == digests._code("def f():\n    'said'\n")
+def test_a_setting_added_later_leaves_addresses_alone_while_all_is_as_before() -> None:
+    """Also where its default is another, or becomes another, than what things were before there was such a setting."""
 
+    class Later(Sampling):
+        fused: Annotated[bool, AsBefore(False)] = True
+        overlap: Annotated[int, Field(ge=0), AsBefore(0)] = 0
 
-def test_the_modules_that_decide_frames_are_there() -> None:
-    assert set(module._engine()) == {"code", "torch", "diffusers", "transformers"}
-    assert digests.code_digest("videos.codec") != digests.code_digest("model.sampler")
+    class Undeclared(Later):
+        other: int = 0
+
+    values = SAMPLING.model_dump()
+    assert address(sampling=Later(**values, fused=False)) == address()
+    others = [
+        Later(**values),
+        Later(**values, overlap=1),
+        Later(**values, fused=False, overlap=1),
+        Undeclared(**values, fused=False),
+    ]
+    assert len({address(), *(address(sampling=sampling) for sampling in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 9])
@@ -164,6 +177,40 @@ def test_an_interrupted_fill_goes_on(store, tmp_path, dies_after: int) -> None:
     for chunk in jobs:
         assert store.path(chunk).read_bytes() == undisturbed.path(chunk).read_bytes()
     assert not list(store.folder.rglob("*.partial"))
+
+
+def test_one_is_written_while_the_next_is_drawn(store, monkeypatch) -> None:
+    """Writing the first waits for the second to be drawn: one after the other, this would never end."""
+    jobs, second, put = cut(TEACHER, requests(9), SAMPLING), threading.Event(), store.put
+
+    def waiting(chunk, clips) -> None:
+        assert chunk != jobs[0] or second.wait(60), "the next is not drawn meanwhile"
+        put(chunk, clips)
+
+    def noticed(asked):
+        if asked == jobs[1].requests:
+            second.set()
+        return draw(asked)
+
+    monkeypatch.setattr(store, "put", waiting)
+    assert list(store.fill(jobs, noticed)) == jobs
+    assert not store.missing(jobs)
+
+
+def test_an_error_of_writing_ends_the_drawing(store, monkeypatch) -> None:
+    jobs, sampler = cut(TEACHER, requests(15), SAMPLING), Counted()
+
+    def full(chunk, clips) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "put", full)
+        with pytest.raises(OSError, match="No space left"):
+            list(store.fill(jobs, sampler))
+    # The first write fails while the second is drawn, at the latest.
+    assert sampler.calls <= 2 and len(store.missing(jobs)) == 5
+    # No claim is left behind: all can be drawn now.
+    assert list(store.fill(jobs, draw)) == jobs
 
 
 def test_a_damaged_chunk_is_deleted_and_named(store) -> None:

@@ -5,6 +5,7 @@ from statistics import median
 from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import amount, data, listed, short, within
+from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Figure, Table
 from leanmotion.report.sections.similarity import NAMES
@@ -93,4 +94,4 @@ def verdict(found: Artefacts) -> str:
 def probes_csv(found: Artefacts) -> Frame:
     """One row a probe."""
     columns = ["probe", "granularity", "pick", "count", "parameters", "macs", "fvd", "kvd", "paired", "motion"]
-    return found.probes[columns]
+    return rounded_table(found.probes[columns], found.nulls)

@@ -49,13 +49,14 @@ def _speed(found: Artefacts) -> Markup:
 
 def labels(found: Artefacts) -> str:
     """Extractor, number of videos and frames: what a distance is of."""
+    clock = "processor time of one core, " if found.latency.loc["full", "clock"] == "processor" else ""
     meta, videos = found.meta, found.selection.get("original_videos", "?")
     official = "the official I3D" if found.official else "not the FVD of papers, which takes the official I3D"
     return (
         f"FVD by {meta.get('extractor', found.settings.extractor.name)} features ({official}); "
         f"N = {videos} videos of {meta.get('frames', found.settings.sampling.frames)} frames, report split, which "
         f"nothing chose anything by; [low, high] is the {found.settings.evaluation.interval:.0%} interval. Time is "
-        "measured on the machine that ran this, and holds there."
+        f"measured ({clock}on the machine that ran this), and holds there."
     )
 
 
@@ -102,7 +103,7 @@ def reading(found: Artefacts) -> list[str]:
     if found.chosen != BASE:
         call = found.latency.loc[found.chosen]
         out.append(
-            f"Saved of a call: {milli(call['saving'])} ms measured, {milli(call['predicted'])} ms predicted by the "
-            f"removal of single blocks, {milli(found.latency.loc['none', 'saving'])} ms at the ceiling."
+            f"Saved of a call: {milli(call['saving'])} ms measured, {milli(call['predicted'])} ms predicted by "
+            f"the times of single blocks, {milli(found.latency.loc['none', 'saving'])} ms at the ceiling."
         )
     return out

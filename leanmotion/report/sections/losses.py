@@ -3,6 +3,7 @@
 import pandas as pd
 
 from leanmotion.pipeline.numbers import data, listed
+from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend
@@ -62,4 +63,4 @@ def losses_csv(found: Artefacts) -> Frame:
         start = range(done, done + len(table))
         parts.append(pd.DataFrame({"step": list(start), "round": name, "round_step": table["step"], **table[terms]}))
         done += len(table)
-    return pd.concat(parts, ignore_index=True)
+    return rounded_table(pd.concat(parts, ignore_index=True), {})

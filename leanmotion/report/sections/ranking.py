@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from leanmotion.pipeline.numbers import amount, data, listed, milli, missing, percent, short, within
+from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
@@ -105,7 +106,7 @@ def ranking_table(found: Artefacts) -> Table:
 
 def reading(found: Artefacts) -> list[Cell]:
     """Computed sentences: ties, the costly blocks, how settled the order is."""
-    out: list[Cell] = [_ties(found), _costly(found), _agreement(found)]
+    out: list[Cell] = [_ties(found), _costly(found), _added(found), _agreement(found)]
     tau, settle = found.figure("split_half_tau"), found.figure("videos_to_settle")
     if tau is not None:
         words = f"Two halves of the videos rank the blocks alike with a Kendall tau of {short(tau)}"
@@ -143,13 +144,23 @@ def _costly(found: Artefacts) -> str:
     least = set(found.ranking["block"].head(count))
     both = [block for block in costly if block in least]
     share = float(saved.loc[costly, "saving"].sum()) / max(float(saved["saving"].sum()), 1e-12)
-    words = f"The {count} blocks that cost most time, {share:.0%} of what all single removals save: {listed(costly)}."
-    unsure = int((saved["saving_low"] <= 0).sum())
-    if unsure:
-        words += f" The quartiles of {unsure} of {len(saved)} savings reach zero: time them on an idle machine."
+    words = f"The {count} blocks that cost most time, {share:.0%} of the time of all blocks: {listed(costly)}."
     if not both:
         return f"{words} None of them is among the {count} least important."
     return f"{words} Of them, {len(both)} of {count} are among the {count} least important: {listed(both)}."
+
+
+def _added(found: Artefacts) -> str:
+    """How far the blocks' own times, added up, are from what whole calls without any of them save."""
+    added, whole = (float(found.profile.loc[names, "saving"].sum()) for names in (found.blocks, ["none"]))
+    watched = found.profile.loc["watched"]
+    apart = f", {percent(abs(added / whole - 1))} apart" if whole > 0 else ""
+    cost, low, high = (milli(-watched[name]) for name in ("saving", "saving_high", "saving_low"))
+    return (
+        f"Each block is timed where it runs, in {int(watched['rounds'])} calls of the whole UNet: together they take "
+        f"{milli(added)} ms, and a call without any of them is {milli(whole)} ms shorter{apart}. The clocks cost a "
+        f"call {cost} ms [{low}, {high}]."
+    )
 
 
 def _costliest(found: Artefacts) -> list[str]:
@@ -174,4 +185,5 @@ def ranking_csv(found: Artefacts) -> Frame:
         "block", "position", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "motion", "tied", "macs", "parameters",
         "similarity",
     ]  # fmt: skip
-    return found.ranking[columns]
+    # A count of MACs is a float in the artefact.
+    return rounded_table(found.ranking[columns].astype({"macs": "int64"}), found.nulls)

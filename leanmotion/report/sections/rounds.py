@@ -4,6 +4,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import amount, data, milli, percent, short, within
+from leanmotion.ranking.rounding import evaluation_nulls, rounded_row
 from leanmotion.report.artefacts import BASE, Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend
@@ -154,7 +155,11 @@ def _table(rows: Frame, caption: str) -> Table:
 
 
 def rounds_csv(found: Artefacts) -> Frame:
-    """One row a round, arms side by side, so that `dvc plots` draws each column as a line. No measured time."""
+    """One row a round, arms side by side, so that `dvc plots` draws each column as a line. No measured time.
+
+    `trained`: whether the round's clips are others than before its training, by all digits: rounding may hide it.
+    """
+    names = {f"{figure}{end}": f"{column}{end}" for figure, column in _CSV.items() for end in ("", "_low", "_high")}
     out = []
     for name in [BASE, *found.rounds]:
         line: dict[str, object] = {"round": name}
@@ -162,13 +167,13 @@ def rounds_csv(found: Artefacts) -> Frame:
             rows = found.evaluation[(found.evaluation["split"] == split) & (found.evaluation["round"] == name)]
             for row in rows.to_dict("records"):
                 line |= {"removed": row["removed"], "macs": row["macs"], "parameters": row["parameters"]}
+                line["trained"] = bool(line.get("trained")) or rows["fvd"].nunique() > 1
                 tag = "" if split == "report" else "select_"
-                line[f"{tag}null"] = row["null"]
+                figures = rounded_row(row, ["null", *names.values()], evaluation_nulls(row))
+                line[f"{tag}null"] = figures["null"]
                 for arm in _ARMS if row["arm"] == "original" else (row["arm"],):
-                    for figure, column in _CSV.items():
-                        for end in ("", "_low", "_high"):
-                            line[f"{tag}{arm}_{figure}{end}"] = row[f"{column}{end}"]
+                    line |= {f"{tag}{arm}_{figure}": figures.get(column) for figure, column in names.items()}
         out.append(line)
     table = pd.DataFrame(out)
-    first = ["round", "removed", "macs", "parameters"]
+    first = ["round", "removed", "macs", "parameters", "trained"]
     return table[first + [c for c in table.columns if c not in first]]

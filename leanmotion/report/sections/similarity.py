@@ -2,9 +2,10 @@
 
 from markupsafe import Markup
 
-from leanmotion.model.units import GRANULARITIES
 from leanmotion.pipeline.numbers import NOTHING, data, short
-from leanmotion.probing.similarity import ranges
+from leanmotion.pipeline.settings import GRANULARITIES
+from leanmotion.probing.similarity_tables import ranges
+from leanmotion.ranking.rounding import UNIT, rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import WIDTH, Axis, Chart, frame, heat, legend, text
@@ -15,6 +16,7 @@ NAMES = {
     "attention": "attention layers",
 }
 _ROW, _TOP = 13, 8
+_NULLS = {"cosine": UNIT, "residual_cosine": UNIT}
 
 
 def heat_maps(found: Artefacts) -> list[Figure]:
@@ -100,10 +102,12 @@ def ranges_figure(found: Artefacts) -> Figure:
 
 def similarity_csv(found: Artefacts) -> Frame:
     """One row a unit and timestep."""
-    return found.similarity[["unit", "block", "granularity", "timestep", "cosine", "residual_cosine"]]
+    columns = ["unit", "block", "granularity", "timestep", "cosine", "residual_cosine"]
+    return rounded_table(found.similarity[columns], _NULLS)
 
 
 def similarity_units_csv(found: Artefacts) -> Frame:
     """One row a unit: mean over timesteps."""
     keys = ["unit", "block", "granularity"]
-    return found.similarity.groupby(keys, sort=False)[["cosine", "residual_cosine"]].mean().reset_index()
+    table = found.similarity.groupby(keys, sort=False)[["cosine", "residual_cosine"]].mean().reset_index()
+    return rounded_table(table, _NULLS)

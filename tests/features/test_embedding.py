@@ -5,11 +5,14 @@ import pandas as pd
 import pytest
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features import features as module
+from leanmotion.features import embedding as module
+from leanmotion.features.embedding import embed, embedded
 from leanmotion.features.extractors import motion_descriptor
-from leanmotion.features.features import FeatureSet, embed, embedded
+from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.tables import read_frame, read_table, table_meta, write_table
 from leanmotion.videos.codec import encode
+
+pytestmark = pytest.mark.numeric
 
 FRAMES, SIZE = 4, 8
 
@@ -109,7 +112,7 @@ def test_each_video_is_seen_once(tmp_path, monkeypatch) -> None:
     reading = Reading()
     embed(one, tmp_path / "f", reading)
     assert reading.calls == 1, "another extractor"
-    monkeypatch.setattr(module, "code_digest", lambda *modules: "changed")
+    monkeypatch.setattr(module, "code_address", lambda *roots: "changed")
     embed(one, tmp_path / "f", extractor)
     assert extractor.calls == 3, "another version of its code"
 
