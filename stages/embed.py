@@ -19,7 +19,7 @@ def main(
     Of many ranks each computes its share of the tables, and the main one writes them all.
     """
     settings = load_settings(params)
-    names = [f"full/{split}_{seeds}" for split in settings.split_counts for seeds in "ab"]
+    names = [f"full/{split}_{seeds}" for split in ("rank", "select", "report") for seeds in "ab"]
     names += [f"ablate/{block}" for block in settings.teacher.blocks]
     names += [f"probe/{name}" for name in settings.probe.sets]
     extractor, together = open_extractor(settings), ranks()

@@ -67,6 +67,7 @@ def embedded_project(folder: Path) -> Path:
     for name in ("teacher", "extractor"):
         shutil.copytree(weights(f"data/{name}"), folder / "data" / name)
     shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
+    shutil.copytree(ROOT / "builtin", folder / "builtin")
     params, extractor = settings(), folder / "data/extractor"
     places = {part: str(folder / params["teacher"][part]) for part in ("base", "adapter")}
     params["teacher"]["sha256"], _ = fingerprint(Teacher.model_validate({**params["teacher"], **places}))

@@ -8,13 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from committed import ROOT, SETTINGS, weights
+from reads import Stage, leaves, other_value, reads_of, stages_of
 from tiny import BLOCKS, edit_params
+
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame
+from leanmotion.pipeline.watched_paths import watched
+from leanmotion.report.gallery import write_clips
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -24,7 +32,7 @@ class Clone:
 
     def __init__(self, folder: Path, teacher: Any) -> None:
         self.folder = folder
-        for name in ("leanmotion", "stages"):
+        for name in ("leanmotion", "stages", "builtin"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
             shutil.copyfile(ROOT / name, folder / name)
@@ -34,6 +42,11 @@ class Clone:
         (folder / "metrics/teacher.json").write_text("{}")
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
+        # Named in the settings, though no stage takes clips from them before a test does.
+        (folder / "micro/videos").mkdir()
+        for name in ("one", "two"):
+            write_clips([np.zeros((8, 16, 16, 3), np.uint8)], folder / f"micro/videos/{name}.mp4", fps=8)
+        (folder / "micro/captions.csv").write_text("file,caption\none.mp4,nothing\ntwo.mp4,nothing either\n")
         self.edit(**_MICRO)
         self.git("init", "-q")
         self.dvc("init", "-q")
@@ -83,7 +96,6 @@ class Clone:
 _MICRO: dict[str, Any] = {
     "teacher__base": "micro/base",
     "teacher__adapter": "micro/adapter",
-    "teacher__dep": "micro",
     "teacher__sha256": None,
     "extractor__sha256": None,
     "teacher__blocks": BLOCKS,
@@ -103,6 +115,8 @@ _MICRO: dict[str, Any] = {
     "ranking__resamples": 20,
     "evaluation__resamples": 20,
     "clips__count": 8,
+    "clips__path": "micro/videos",
+    "clips__captions": "micro/captions.csv",
     "rounds": {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}},
     "distillation__steps": 2,
     "distillation__batch": 2,
@@ -125,6 +139,115 @@ def clone(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Any) -> Clon
 def test_nothing_changed_runs_nothing(clone: Clone) -> None:
     assert clone.repro() == set()
     assert "up to date" in clone.dvc("status")
+
+
+# What decides a result is what DVC watches: these come first, while everything is up to date.
+
+RECORDED = {"teacher.base", "teacher.adapter", "teacher.dtype"}
+"""Settings that stages read which do not hang on them: they hang on data/teacher.json, which records what these name
+and how it is loaded, and refuse anything else (tests/model/test_teacher.py)."""
+RECORD = "data/teacher.json"
+OTHER_RUNS: list[tuple[str, dict[str, Any]]] = [
+    ("clips", {"clips__source": "teacher"}),
+    ("clips", {"clips__source": "folder"}),
+    ("rerank@r4", {"ranking__rerank": True}),
+    ("rerank@r4", {"ranking__rerank": True, "ranking__criterion": "similarity"}),
+    ("distill@r4", {"sampling__guidance": 2.0, "distillation__validation": 2}),
+]
+"""Stages that read other settings where these are set."""
+
+
+@pytest.fixture(scope="module")
+def reads(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Stage -> the settings that its code read, in a run of each, and of some more under other settings."""
+    stages = stages_of(clone.folder)
+    folder = tmp_path_factory.mktemp("reads") / "project"
+    shutil.copytree(clone.folder, folder, ignore=shutil.ignore_patterns(".git", ".dvc", ".scratch"))
+    text = (folder / "params.yaml").read_text()
+    found = {name: reads_of(stage.command, folder) for name, stage in stages.items()}
+    for name, changes in OTHER_RUNS:
+        edit_params(folder / "params.yaml", changes)
+        found[name] |= reads_of(stages[name].command, folder)
+        (folder / "params.yaml").write_text(text)
+    return found
+
+
+def test_a_stage_reads_no_setting_that_it_does_not_hang_on(clone: Clone, reads: dict[str, set[str]]) -> None:
+    stages = stages_of(clone.folder)
+    for name, stage in stages.items():
+        recorded = RECORDED if RECORD in stage.files else set()
+        assert not {setting for setting in reads[name] - recorded if not stage.covers(setting)}, name
+
+
+def test_an_edit_of_any_setting_reruns_what_reads_it(clone: Clone, reads: dict[str, set[str]]) -> None:
+    path = clone.folder / "params.yaml"
+    text, settings = path.read_text(), load_settings(path)
+    places = {name: place for name, place, _ in watched(settings)}
+    before, fixed = stages_of(clone.folder), set()
+    assert not changed(before)
+    for name in leaves(yaml.safe_load(text)):
+        if name in places:
+            # The same under another name: what it says is the same, what names it is not.
+            value = f"{places[name]}-2{Path(places[name]).suffix}"
+            copy = shutil.copytree if (clone.folder / places[name]).is_dir() else shutil.copyfile
+            copy(clone.folder / places[name], clone.folder / value)
+        elif (value := other_value(settings, name)) is None:
+            fixed.add(name)
+            continue
+        clone.edit(**{name.replace(".", "__"): value})
+        readers = {stage for stage in reads if name in reads[stage]}
+        stages = stages_of(clone.folder)
+        again = changed(stages)
+        missed = {stage for stage in readers - again if name not in RECORDED or RECORD not in stages[stage].files}
+        assert readers and not missed, f"{name}: {missed} would answer with old data"
+        assert again == {stage for stage in stages if stages[stage].covers(name) or stages[stage] != before[stage]}
+        path.write_text(text)
+    # A first round can start from nothing else than the teacher.
+    assert fixed == {"rounds.r2.from"}
+    assert stages_of(clone.folder) == before
+
+
+def test_an_edit_of_the_file_behind_a_setting_reruns_what_reads_it(clone: Clone, reads: dict[str, set[str]]) -> None:
+    stages = stages_of(clone.folder)
+    # `check` reads files, but writes the same always; the report shows what the settings name.
+    aside = {"check", "report"}
+    for name, place, _ in watched(load_settings(clone.folder / "params.yaml")):
+        readers = {stage for stage in reads if name in reads[stage]} - aside
+        assert readers
+        for undo in _edits(clone.folder / place):
+            again = changed(stages_of(clone.folder))
+            missed = {stage for stage in readers - again if name not in RECORDED or RECORD not in stages[stage].files}
+            assert not missed, f"{name}: {missed} would answer with old data"
+            assert again == {stage for stage in stages if place in stages[stage].files}
+            undo()
+    assert not changed(stages_of(clone.folder))
+
+
+def changed(stages: dict[str, Stage]) -> set[str]:
+    return {name for name, stage in stages.items() if stage.changed}
+
+
+def _edits(place: Path) -> Iterator[Callable[[], object]]:
+    """Change a file, or one of a folder; add one to the folder; take one away. After each, what puts it back."""
+    file = place if place.is_file() else next(path for path in sorted(place.rglob("*")) if path.is_file())
+    content = file.read_bytes()
+    file.write_bytes(content + b"\n")
+    yield lambda: file.write_bytes(content)
+    if place.is_dir():
+        (place / "new.mp4").write_bytes(b"new")
+        yield (place / "new.mp4").unlink
+        file.unlink()
+        yield lambda: file.write_bytes(content)
+
+
+def test_another_dtype_reruns_everything_behind_inspect(clone: Clone, reads: dict[str, set[str]]) -> None:
+    text = (clone.folder / "params.yaml").read_text()
+    clone.edit(teacher__dtype="bfloat16")
+    assert clone.repro("inspect") == {"check", "inspect"}
+    readers = {name for name in reads if "teacher.dtype" in reads[name]}
+    assert readers - {"check", "inspect"} <= changed(stages_of(clone.folder))
+    (clone.folder / "params.yaml").write_text(text)
+    assert clone.repro() == set(), "DVC still has what inspect wrote of the first dtype, and with it all that follows"
 
 
 TRACER = """
@@ -337,3 +460,18 @@ def test_experiments_and_diffs_work(clone: Clone) -> None:
     assert "similarity" in clone.dvc("params", "diff", "--md")
     assert "criterion" in clone.dvc("metrics", "diff", "--md", "--all")
     clone.dvc("plots", "show", "--json")
+
+
+def test_edited_prompts_are_drawn(clone: Clone) -> None:
+    file = clone.folder / "prompts.txt"
+    file.write_text("a dog runs\na cat sleeps\n")
+    clone.edit(prompts__source="prompts.txt")
+    clone.repro("generate@rank_a")
+    assert _drawn(clone) == {"a dog runs", "a cat sleeps"}
+    file.write_text("a dog runs\na bird sings\n")
+    assert clone.repro("generate@rank_a") == {"prompts", "generate@rank_a"}
+    assert _drawn(clone) == {"a dog runs", "a bird sings"}
+
+
+def _drawn(clone: Clone) -> set[str]:
+    return set(read_frame(clone.folder / "data/videos/full/rank_a.parquet", "videos")["prompt"])

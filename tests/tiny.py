@@ -8,6 +8,7 @@ import yaml
 
 from leanmotion.pipeline.settings import Settings
 
+CAPTIONS, NONE = (str(Path(__file__).parents[1] / "builtin" / name) for name in ("sprites-captions", "none"))
 BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
 
 
@@ -17,17 +18,16 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
         "teacher": {
             "base": str(getattr(teacher, "base", "teacher/base")),
             "adapter": str(getattr(teacher, "adapter", "teacher/adapter")),
-            "dep": "teacher",
             "blocks": BLOCKS,
         },
-        "prompts": {"rank": 4, "select": 4, "report": 4},
+        "prompts": {"source": CAPTIONS, "rank": 4, "select": 4, "report": 4},
         "sampling": {"frames": 3, "height": 32, "width": 32, "steps": 2, "guidance": 1.0, "chunk": 2, "threads": 1},
         "similarity": {"prompts": 2},
         "profile": {"rounds": 3, "warmup": 1},
         "probe": {"sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}}},
         "extractor": {"name": "sprites", "path": str(extractor)},
         "ranking": {"criterion": "fvd", "resamples": 20},
-        "clips": {"source": "sprites", "count": 4},
+        "clips": {"source": "sprites", "count": 4, "path": NONE, "captions": NONE},
         "rounds": {"r1": {"count": 1, "from": "base"}, "r3": {"count": 3, "from": "r1"}},
         "distillation": {"steps": 2, "batch": 2, "learning_rate": 0.001},
         "evaluation": {"resamples": 20},

@@ -12,6 +12,7 @@ from leanmotion.model.samplers import Samplers
 from leanmotion.pipeline.processes import device, ranks
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.watched_paths import clips_folder
 from leanmotion.videos.rendering import Take, fill_together
 from leanmotion.videos.store import Chunk, ChunkStore, cut
 
@@ -47,13 +48,11 @@ def write_clips_of(
     elif chosen.source == "teacher":
         clips = _stored(_drawn(settings, samplers, prompts)[1])
     else:
-        if chosen.path is None or chosen.captions is None:
-            raise LeanmotionError("clips.path and clips.captions: name the folder of videos and its captions file")
+        folder, captions = clips_folder(settings)
         size = {"frames": sampling.frames, "height": sampling.height, "width": sampling.width}
         clips = folder_clips(
-            chosen.path, chosen.captions, **size, stride=chosen.stride, seed=chosen.seed, count=chosen.count,
-            skipped=skipped,
-        )  # fmt: skip
+            folder, captions, **size, stride=chosen.stride, seed=chosen.seed, count=chosen.count, skipped=skipped
+        )
     progress = Progress("clips", chosen.count)
     vae = settle(samplers.base.vae, device()).eval().requires_grad_(False)
     count = write_clips(out, _counted(clips, progress), vae, meta={"source": chosen.source})

@@ -46,9 +46,11 @@ def check(
     from leanmotion.features.embedding import open_extractor
     from leanmotion.model.teacher import weight_files
     from leanmotion.pipeline.settings import load_settings
+    from leanmotion.pipeline.watched_paths import check_paths
     from leanmotion.prompts.splits import load_prompts
 
     settings = load_settings(params)
+    check_paths(settings)
     stages = check_flow(settings)
     files = weight_files(settings.teacher)
     prompts = load_prompts(settings.prompts.source)
@@ -155,13 +157,14 @@ def generate(
 
     from leanmotion.model.pruned_adapter import load_pruned_pipeline
     from leanmotion.model.teacher import load_pipeline
+    from leanmotion.model.weights import locate
     from leanmotion.pipeline.settings import load_settings
     from leanmotion.report.gallery import write_clips
 
     settings = load_settings(params)
     s = settings.sampling
     pipelines = [load_pipeline(settings.teacher)] if compare else []
-    pipelines.append(load_pruned_pipeline(adapter, base=base or settings.teacher.base))
+    pipelines.append(load_pruned_pipeline(adapter, base=base or locate(settings.teacher.base, role="base")))
     clips = []
     for pipeline in pipelines:
         drawn: Any = pipeline(

@@ -47,7 +47,7 @@ def check_flow(settings: Settings, root: Path = Path()) -> int:
     """Check the settings against the stages of dvc.yaml; returns how many stages (of a family: one) there are.
 
     Raises:
-        LeanmotionError: no dvc.yaml, a stage that reads a section which the settings lack, or no `teacher.dep`.
+        LeanmotionError: no dvc.yaml, or a stage that reads a section which the settings lack.
     """
     try:
         stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -58,10 +58,6 @@ def check_flow(settings: Settings, root: Path = Path()) -> int:
         for wanted in stage.get("do", stage).get("params", []):
             if isinstance(wanted, str) and wanted.split(".")[0] not in sections:
                 raise LeanmotionError(f"dvc.yaml: stage {name} reads {wanted}, which params.yaml does not hold")
-    if not (root / settings.teacher.dep).exists():
-        raise LeanmotionError(
-            f"teacher.dep: {settings.teacher.dep} is missing: name the weights' folder, or a file that pins them"
-        )
     return len(stages)
 
 

@@ -28,7 +28,7 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
     if expected is not None and total != expected:
         raise LeanmotionError(
             f"teacher.sha256 is {expected}, the weights found are {total}: restore them "
-            f"(`git checkout -- {settings.teacher.dep}`), or put the new value into params.yaml to accept them"
+            "(embedded ones by `git checkout -- data/teacher`), or put the new value into params.yaml to accept them"
         )
     pipeline = load_pipeline(settings.teacher)
     unet = pipeline.unet
@@ -52,6 +52,7 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
     record = TeacherRecord(
         sha256=total,
         files=files,
+        dtype=settings.teacher.dtype,
         adapter=config,
         macs=macs["total"],
         motion_macs=macs["motion"],

@@ -80,7 +80,7 @@ def round_address(settings: Settings, plan: RoundPlan, samplers: Networks, clips
         "round": plan.name,
         "removed": plan.removed,
         "previous": [plan.previous.weights, plan.previous.removed],
-        "teacher": [samplers.record.sha256, settings.teacher.dtype],
+        "teacher": [samplers.record.sha256, samplers.record.dtype],
         "clips": table_digest(clips, "clips"),
         "distillation": {**how, "steps": distillation_settings(settings, plan.steps).steps},
         "sampling": addressed(settings.sampling),

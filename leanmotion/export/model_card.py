@@ -6,6 +6,7 @@ from typing import Any
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.watched_paths import read_pin
 
 _CARD = """---
 library_name: diffusers
@@ -56,11 +57,11 @@ def model_card(settings: Settings, record: TeacherRecord, student: Student, evid
         macs=evidence.get(f"{arm}_macs", record.macs),
         reason=evidence.get("reason", "not stated"),
         extractor=settings.extractor.name,
-        videos=settings.prompts.report,
+        videos=evidence.get(f"{arm}_videos", "not stated"),
         note="" if official else "Not the FVD of papers, which takes the official I3D features.",
-        base=teacher.base,
+        base=_hub_or_path(teacher.base, "teacher.base"),
         base_revision=f" at {record.revisions['base']}" if "base" in record.revisions else "",
-        adapter=teacher.adapter,
+        adapter=_hub_or_path(teacher.adapter, "teacher.adapter"),
         adapter_revision=f" at {record.revisions['adapter']}" if "adapter" in record.revisions else "",
         sha256=record.sha256,
         frames=sampling.frames,
@@ -70,6 +71,12 @@ def model_card(settings: Settings, record: TeacherRecord, student: Student, evid
         guidance=sampling.guidance,
         **values,
     )
+
+
+def _hub_or_path(path: str, setting: str) -> str:
+    """What a reader of the card can load: a model of the hub by its name there."""
+    pin = read_pin(path, setting)
+    return path if pin is None else pin.hub
 
 
 def _three_digits(value: float | None) -> str:

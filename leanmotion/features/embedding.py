@@ -25,10 +25,7 @@ def open_extractor(settings: Settings) -> Extractor:
         LeanmotionError: Weights missing or others than the setting's sha256, or a clip length it cannot take.
     """
     chosen, sampling = settings.extractor, settings.sampling
-    extractor = load_extractor(
-        chosen.name, path=chosen.path, sha256=chosen.sha256, revision=chosen.revision, batch=chosen.batch,
-        device=device(),
-    )  # fmt: skip
+    extractor = load_extractor(chosen.name, path=chosen.path, sha256=chosen.sha256, batch=chosen.batch, device=device())
     extractor.check_frames(sampling.frames, sampling.height, sampling.width)
     return extractor
 

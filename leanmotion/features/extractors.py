@@ -63,7 +63,6 @@ def load_extractor(
     *,
     path: str | Path,
     sha256: str | None = None,
-    revision: str | None = None,
     batch: int = 16,
     device: str = "cpu",
 ) -> Extractor:
@@ -73,10 +72,9 @@ def load_extractor(
 
     Args:
         name: one of `EXTRACTORS`.
-        path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a hub id with `revision`.
+        path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a pin of the hub with a commit.
         sha256: `i3d`: of the file, the official one unless told another. `sprites`, `videomae`: of the SHA-256 of
             config.json and each weights file in hexadecimal, joined; checked if given.
-        revision: commit of a hub id.
         batch: clips in one forward pass.
         device: where the network runs; features [clips, features] come back as float32 on the host.
 
@@ -90,7 +88,7 @@ def load_extractor(
     if name == "i3d":
         return I3DExtractor(Path(path), sha256, batch, device)
     if name == "videomae":
-        return VideoMAEExtractor(str(path), sha256, revision, batch, device)
+        return VideoMAEExtractor(str(path), sha256, batch, device)
     known = ", ".join(EXTRACTORS)
     raise LeanmotionError(f"extractor.name is {name!r}: choose one of {known}{did_you_mean(name, EXTRACTORS)}")
 
@@ -188,13 +186,13 @@ class VideoMAEExtractor:
 
     name, official = "videomae", False
 
-    def __init__(self, path: str, sha256: str | None, revision: str | None, batch: int, device: str) -> None:
+    def __init__(self, path: str, sha256: str | None, batch: int, device: str) -> None:
         from transformers import VideoMAEModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()
 
-        folder = snapshot(path, revision)
+        folder = snapshot(path)
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise LeanmotionError(f"extractor.path {path}: no .safetensors weights there")

@@ -5,25 +5,33 @@ from pathlib import Path
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.watched_paths import read_pin
 
 
-def snapshot(path: str, revision: str | None) -> Path:
-    """The folder itself, or that of a hub id at a commit: its config and safetensors, fetched if need be.
+def snapshot(path: str) -> Path:
+    """The folder itself, or that of a pin's model at its commit: its config and safetensors, fetched if need be.
 
     Raises:
-        LeanmotionError: no folder and no revision, or it cannot be fetched.
+        LeanmotionError: neither a folder nor a pin with a commit, or it cannot be fetched.
     """
     if Path(path).is_dir():
         return Path(path)
-    if revision is None:
-        raise LeanmotionError(f"extractor.path {path} is no folder: a hub id takes extractor.revision, a commit")
+    pin = read_pin(path, "extractor.path")
+    if pin is None:
+        raise LeanmotionError(f"extractor.path: {path} is neither a folder nor a pin of the hub, as in presets/hub/")
+    if pin.revision is None:
+        # Of the teacher data/teacher.json keeps the hash of every file; nothing keeps the extractor's.
+        raise LeanmotionError(f"extractor.path: {path} names no commit: write one as `revision`")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=["config.json", "*.safetensors"]))
+        wanted = ["config.json", "*.safetensors"]
+        return Path(snapshot_download(pin.hub, revision=pin.revision, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
-        raise LeanmotionError(f"extractor.path {path}, revision {revision}: cannot be fetched: {line}") from error
+        raise LeanmotionError(
+            f"extractor.path: {pin.hub} at {pin.revision} ({path}) is not to be had: {line}"
+        ) from error
 
 
 def checked_digest(path: Path, expected: str | None) -> str:

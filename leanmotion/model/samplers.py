@@ -13,7 +13,7 @@ from leanmotion.model.removal import removed_units, without_units
 from leanmotion.model.requests import Draw, Request, Variant
 from leanmotion.model.sampler import Sampler
 from leanmotion.model.student import Student
-from leanmotion.model.teacher import TeacherRecord, load_base, load_pipeline, verify
+from leanmotion.model.teacher import TeacherRecord, check_dtype, load_base, load_pipeline, verify
 from leanmotion.model.variants import Variants
 from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.settings import Settings
@@ -28,9 +28,13 @@ class Networks:
     Args:
         settings: All settings.
         record: What `inspect` recorded of the teacher; other weights are refused.
+
+    Raises:
+        LeanmotionError: The settings ask for another dtype than the record's.
     """
 
     def __init__(self, settings: Settings, record: TeacherRecord) -> None:
+        check_dtype(settings.teacher, record)
         self.settings = settings
         self.record = record
         torch.set_num_threads(settings.sampling.threads)

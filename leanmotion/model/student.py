@@ -97,4 +97,5 @@ def plan_round(settings: Settings, name: str, previous: Student, order_file: Pat
     if not again and (brought_back := sorted(set(previous.removed) - wanted)):
         raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
     removed = tuple(b for b in settings.teacher.blocks if b in wanted)
-    return RoundPlan(name, previous, removed, settings.steps_of(name))
+    # A list that is only looked at is trained by no one: its stage hangs on no budget.
+    return RoundPlan(name, previous, removed, None if again else settings.steps_of(name))

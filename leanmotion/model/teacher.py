@@ -13,6 +13,7 @@ from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, commit_
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import Teacher
+from leanmotion.pipeline.watched_paths import read_pin
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
@@ -24,11 +25,13 @@ class TeacherRecord:
 
     `sha256` covers `files` (name -> SHA-256); `adapter` holds the UNet's motion settings; `macs` and `parameters`
     are of the whole UNet (one clip, one call), `motion_macs` and `motion_parameters` of its motion modules.
-    `revisions`: the hub's commits of `base` and `adapter`, where they come from there.
+    `dtype`: what they are loaded in. `revisions`: the hub's commits of `base` and `adapter`, of those that come from
+    there.
     """
 
     sha256: str
     files: dict[str, str]
+    dtype: str
     adapter: dict[str, Any]
     macs: int
     motion_macs: int
@@ -79,8 +82,8 @@ def weight_files(teacher: Teacher) -> dict[str, Path]:
 def places(teacher: Teacher) -> dict[str, Path]:
     """Where base and adapter lie: folders or single files; fetched from the hub if need be."""
     return {
-        "base": locate(teacher.base, teacher.base_revision, role="base"),
-        "adapter": locate(teacher.adapter, teacher.adapter_revision, role="adapter"),
+        "base": locate(teacher.base, role="base"),
+        "adapter": locate(teacher.adapter, role="adapter"),
     }
 
 
@@ -104,10 +107,24 @@ def verify(teacher: Teacher, record: TeacherRecord) -> None:
     _, files = fingerprint(teacher)
     for name in sorted(files.keys() | record.files.keys()):
         if files.get(name) != record.files.get(name):
-            raise LeanmotionError(
-                f"{name} of the teacher is not the file that data/teacher.json records: "
-                "restore it, or run `dvc repro inspect` to accept the new one"
-            )
+            role = name.partition("/")[0]
+            mend = "restore it, or run `dvc repro inspect` to accept the new one"
+            if read_pin(path := getattr(teacher, role), f"teacher.{role}"):
+                # The hub's newest commit moved: nothing that DVC watches did.
+                mend = f"name the commit that is meant as `revision` in {path}, then `dvc repro inspect`"
+            raise LeanmotionError(f"{name} of the teacher is not the file that data/teacher.json records: {mend}")
+
+
+def check_dtype(teacher: Teacher, record: TeacherRecord) -> None:
+    """Refuse another dtype than `inspect` recorded: what hangs on the record would not be drawn anew for it.
+
+    Raises:
+        LeanmotionError: It is another.
+    """
+    if teacher.dtype != record.dtype:
+        raise LeanmotionError(
+            f"teacher.dtype is {teacher.dtype}, data/teacher.json records {record.dtype}: `dvc repro inspect`"
+        )
 
 
 def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
@@ -121,7 +138,7 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
 
     from leanmotion.pipeline.alignment import align
 
-    place = locate(teacher.base, teacher.base_revision, role="base")
+    place = locate(teacher.base, role="base")
     options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}
     try:
         with _quiet_loading():
@@ -151,7 +168,7 @@ def load_motion_adapter(teacher: Teacher) -> "MotionAdapter":
 
     from leanmotion.model.original_format import load_adapter
 
-    place = locate(teacher.adapter, teacher.adapter_revision, role="adapter")
+    place = locate(teacher.adapter, role="adapter")
     return load_adapter(place).to(getattr(torch, teacher.dtype))
 
 

@@ -5,7 +5,7 @@ from functools import cache
 
 from leanmotion.model.requests import Draw, Variant
 from leanmotion.model.student import Student
-from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.teacher import TeacherRecord, check_dtype
 from leanmotion.pipeline.settings import Settings
 
 
@@ -15,22 +15,26 @@ class Variants:
     Args:
         settings: All settings.
         record: What `inspect` recorded of the teacher.
+
+    Raises:
+        LeanmotionError: The settings ask for another dtype than the record's.
     """
 
     def __init__(self, settings: Settings, record: TeacherRecord) -> None:
+        check_dtype(settings.teacher, record)
         self.settings = settings
         self.record = record
 
     def teacher(self, removed: Sequence[str] = ()) -> Variant:
         """The variant that is the teacher without some units."""
-        return Variant(self.record.sha256, tuple(removed), self.settings.teacher.dtype)
+        return Variant(self.record.sha256, tuple(removed), self.record.dtype)
 
     def student(self, student: Student, without: Sequence[str] = ()) -> Variant:
         """The variant that is a student, whose own removed units are gone from its weights; and without some more."""
         if student.is_teacher:
             return self.teacher(without)
         removed = (*student.removed, *without)
-        return Variant(f"{self.record.sha256}+{student.weights}", removed, self.settings.teacher.dtype)
+        return Variant(f"{self.record.sha256}+{student.weights}", removed, self.record.dtype)
 
     def samplers(self, students: Sequence[Student] = ()) -> Callable[[Variant], Draw]:
         """`Samplers`, made when the first clip has to be drawn: what is stored needs no network, and no torch."""

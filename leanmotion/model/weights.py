@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.watched_paths import read_pin
 
 CONFIGS = {".json", ".txt", ".model"}
 WEIGHTS = {".safetensors", ".bin", ".ckpt", ".pth", ".pt"}
@@ -16,39 +17,38 @@ _ADAPTER = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 _UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
 
 
-def locate(name: str, revision: str | None, *, role: Literal["base", "adapter"]) -> Path:
-    """A path as it is; what is on the hub as its place in the hub's cache, fetched if need be.
+def locate(path: str, *, role: Literal["base", "adapter"]) -> Path:
+    """A path as it is; of a pin, the place of its model in the hub's cache, fetched if need be.
 
-    On the hub: `owner/name`, of which only those files are fetched that loading reads, or one file in it,
-    `owner/name/file.safetensors`. Cache, tokens and `HF_HUB_OFFLINE` are the hub's own.
+    Of `owner/name` only those files are fetched that loading reads; `owner/name/file.safetensors` is one file in it.
+    Cache, tokens and `HF_HUB_OFFLINE` are the hub's own.
 
     Raises:
         LeanmotionError: Neither there nor to be had.
     """
-    place = Path(name)
-    if place.exists():
-        return place
-    parts = name.split("/")
-    is_file = place.suffix in WEIGHTS
-    # A folder of that name says that a path was meant: a mistyped one should not be asked of the hub.
-    meant_as_path = name.startswith((".", "/", "~")) or Path(parts[0]).is_dir() or "" in parts
-    if meant_as_path or (len(parts) < 3 if is_file else len(parts) != 2):
+    if not Path(path).exists():
         raise LeanmotionError(
-            f"teacher.{role}: {name} is missing: restore it (`git checkout`, `dvc pull`) or mend the path"
+            f"teacher.{role}: {path} is missing: restore it (`git checkout`, `dvc pull`) or mend the path"
         )
+    pin = read_pin(path, f"teacher.{role}")
+    if pin is None:
+        return Path(path)
     from huggingface_hub import constants, hf_hub_download
 
+    owner, name, *file = pin.hub.split("/")
     try:
-        if is_file:
-            return Path(hf_hub_download("/".join(parts[:2]), "/".join(parts[2:]), revision=revision))
-        return _fetch_base(name, revision) if role == "base" else _fetch_adapter(name, revision)
+        if file:
+            return Path(hf_hub_download(f"{owner}/{name}", "/".join(file), revision=pin.revision))
+        return _fetch_base(pin.hub, pin.revision) if role == "base" else _fetch_adapter(pin.hub, pin.revision)
     except Exception as error:  # offline, no such model, no rights: the hub has a class for each
         if constants.HF_HUB_OFFLINE:
             mend = "HF_HUB_OFFLINE is set, and the hub's cache lacks it: fetch it once online, or name a folder"
         else:
             mend = " ".join(str(error).split())[:200]
-        at = f" at {revision}" if revision else ""
-        raise LeanmotionError(f"teacher.{role}: {name}{at} is no path, nor to be had from the hub: {mend}") from error
+        at = f" at {pin.revision}" if pin.revision else ""
+        raise LeanmotionError(
+            f"teacher.{role}: {pin.hub}{at} ({path}) is not to be had from the hub: {mend}"
+        ) from error
 
 
 def _fetch_base(name: str, revision: str | None) -> Path:
@@ -80,7 +80,7 @@ def base_files(folder: Path) -> list[Path]:
     except (OSError, ValueError, AttributeError, IndexError) as error:
         raise LeanmotionError(
             f"teacher.base: {folder} holds no readable model_index.json: give a diffusers pipeline's folder, "
-            "a single .safetensors file, or a hub id"
+            "a single .safetensors file, or a pin of the hub"
         ) from error
     found = [folder / "model_index.json"]
     for part in parts:

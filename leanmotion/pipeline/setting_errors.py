@@ -6,6 +6,15 @@ from pydantic import BaseModel, ValidationError
 
 from leanmotion.errors import did_you_mean
 
+_PIN = "name a model of the hub by a pin, which holds its commit (presets/hub/)"
+_GONE = {
+    "teacher.dep": "remove it, as DVC watches teacher.base and teacher.adapter themselves",
+    "teacher.base_revision": f"remove it, and {_PIN}",
+    "teacher.adapter_revision": f"remove it, and {_PIN}",
+    "extractor.revision": f"remove it, and {_PIN}",
+}
+"""Settings of earlier versions, and what stands in their place."""
+
 
 def first_problem(error: ValidationError, settings: type[BaseModel]) -> str:
     """The first problem, as `setting: what is wrong`; unknown keys with the nearest known one."""
@@ -13,6 +22,8 @@ def first_problem(error: ValidationError, settings: type[BaseModel]) -> str:
     problem = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     place = [str(part) for part in problem["loc"] if str(part) not in {"literal['motion']", "list[str]", "[key]"}]
     name = ".".join(place) or "settings"
+    if name in _GONE:
+        return f"{name}: gone: {_GONE[name]}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(place[:-1], settings)
         return f"{name}: unknown setting{did_you_mean(place[-1], known) or f': known are {known}'}"

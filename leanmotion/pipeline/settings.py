@@ -8,21 +8,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.pipeline.setting_errors import first_problem
+from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, Positive, RoundId, Seed, each_once
+from leanmotion.pipeline.watched_paths import CaptionsPath, PromptsPath, VideosPath, WeightsPath
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-BlockId = Annotated[str, Field(pattern=r"^(down_\d+|mid|up_\d+)_\d+$")]
-RoundId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-
-
-def _each_once(values: list[Any]) -> list[Any]:
-    if twice := sorted({value for value in values if values.count(value) > 1}):
-        raise ValueError(f"lists {', '.join(map(str, twice))} twice: name each once")
-    return values
 
 
 class _Model(BaseModel):
@@ -30,30 +20,30 @@ class _Model(BaseModel):
 
 
 class Teacher(_Model):
-    """What `load_pipeline` loads: a base pipeline and a motion adapter, each a folder, a single file or a hub id.
+    """What `load_pipeline` loads: base pipeline and motion adapter, each a folder, a single file or a pin of the hub.
 
-    A revision is a hub id's commit, `dtype` that of weights and forward passes. Raises `pydantic.ValidationError`.
+    `dtype`: of weights and forward passes.
+
+    Raises:
+        pydantic.ValidationError: a path that is none.
     """
 
-    base: str
-    base_revision: str | None = None
-    adapter: str
-    adapter_revision: str | None = None
+    base: WeightsPath
+    adapter: WeightsPath
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class PinnedTeacher(Teacher):
-    """The teacher of params.yaml: besides, the path that DVC watches, and what the weights must be."""
+    """The teacher of params.yaml: besides, what the weights must be."""
 
-    dep: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(_each_once)]
+    blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(each_once)]
 
 
 class Prompts(_Model):
     """Where the prompts come from and how many each split holds. Raising a count keeps the earlier ones."""
 
-    source: str = "sprites"
+    source: PromptsPath
     negative: str = ""
     rank: Annotated[int, Field(ge=4)]
     select: Annotated[int, Field(ge=4)]
@@ -104,7 +94,7 @@ class ProbeSet(_Model):
     """Sets of units of one granularity to remove: the most similar, random ones, and single ones."""
 
     granularity: Granularity
-    counts: Annotated[list[Count], AfterValidator(_each_once)]
+    counts: Annotated[list[Count], AfterValidator(each_once)]
     random: Annotated[int, Field(ge=0)] = 1
     single: Annotated[int, Field(ge=0)] = 0
 
@@ -120,9 +110,8 @@ class Extractor(_Model):
     """What turns clips into the features that the Frechet distance is taken of."""
 
     name: Literal["sprites", "i3d", "videomae"]
-    path: str
+    path: WeightsPath
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    revision: str | None = None
     batch: Count = 16
 
 
@@ -141,8 +130,8 @@ class Clips(_Model):
 
     source: Literal["sprites", "teacher", "folder"]
     count: Count
-    path: str | None = None
-    captions: str | None = None
+    path: VideosPath
+    captions: CaptionsPath
     stride: Count = 1
     seed: Seed = 0
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import Clips, Prompts
+from leanmotion.pipeline.watched_paths import SPRITES_CAPTIONS, built_in
 
 SPLITS = ("rank", "select", "report")
 
@@ -40,7 +41,7 @@ def training_rows(settings: Prompts, clips: Clips) -> list[dict[str, Any]]:
 
     Of the sprites the training captions, else prompts of the same file; seeds are drawn apart from those of the splits.
     """
-    if settings.source == "sprites":
+    if built_in(settings.source) == SPRITES_CAPTIONS:
         from leanmotion.sprites.world import training_captions
 
         prompts = training_captions()
@@ -60,19 +61,26 @@ def training_rows(settings: Prompts, clips: Clips) -> list[dict[str, Any]]:
 
 
 def load_prompts(source: str) -> list[str]:
-    """`sprites`: the captions that the sprites teacher never saw; else a UTF-8 text file, one prompt a line.
+    """Of a UTF-8 text file, one prompt a line; of the built-in file, the captions that the sprites teacher never saw.
 
     Raises:
-        LeanmotionError: No such file, not UTF-8, or no prompt in it.
+        LeanmotionError: No such file, not UTF-8, no prompt in it, or another built-in.
     """
-    if source == "sprites":
+    name = built_in(source)
+    if name == SPRITES_CAPTIONS:
         from leanmotion.sprites.world import held_out_captions
 
         return held_out_captions()
+    if name is not None:
+        raise LeanmotionError(
+            f"prompts.source: {source} is the built-in {name!r}: name builtin/sprites-captions or a file"
+        )
     try:
         lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
-        raise LeanmotionError(f"prompts.source: {source} is missing: name a text file, one prompt a line") from None
+        raise LeanmotionError(
+            f"prompts.source: {source} is missing: name a text file, one prompt a line, or builtin/sprites-captions"
+        ) from None
     except (UnicodeDecodeError, OSError) as error:
         raise LeanmotionError(f"prompts.source: {source} is not a UTF-8 text file ({error})") from error
     prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))

@@ -97,6 +97,7 @@ class Bench:
             "evaluation": addressed(settings.evaluation),
             "negative": settings.prompts.negative,
             "teacher": self.samplers.record.sha256,
+            "dtype": self.samplers.record.dtype,
             "clips": self._clips_digest,
             "prompts": table_meta(read_table(self.prompts / f"{self.split}.parquet", "prompts"))["digest"],
             "extractor": self.extractor.digest,

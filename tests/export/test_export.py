@@ -32,7 +32,7 @@ def exported(tmp_path_factory, embedded: Path) -> SimpleNamespace:
         patch.setenv("LEANMOTION_DEVICE", "cpu")
         settings = load_settings()
         total, files = fingerprint(settings.teacher)
-        record = TeacherRecord(total, files, {}, 10, 5, 10, 5)
+        record = TeacherRecord(total, files, settings.teacher.dtype, {}, 10, 5, 10, 5)
         pipeline = load_pipeline(settings.teacher)
         removed = settings.teacher.blocks[1:9]
         remove_units(pipeline.unet, removed)

@@ -21,7 +21,6 @@ ROUNDS = {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}}
 SETTINGS = {
     "teacher__base": "micro/base",
     "teacher__adapter": "micro/adapter",
-    "teacher__dep": "micro",
     "teacher__sha256": None,
     "teacher__blocks": BLOCKS,
     "prompts__rank": 4,

@@ -134,8 +134,11 @@ def test_wrong_inputs_are_one_clear_line(i3d_file, reader_folder, tmp_path):
     broken.write_bytes(b"not a script")
     with pytest.raises(LeanmotionError, match="no TorchScript"):
         load_extractor("i3d", path=broken, sha256=hashlib.sha256(b"not a script").hexdigest())
-    with pytest.raises(LeanmotionError, match="revision"):
+    with pytest.raises(LeanmotionError, match="neither a folder nor a pin of the hub, as in presets/hub/"):
         load_extractor("videomae", path="someone/videomae")
+    (tmp_path / "pin.yaml").write_text("hub: someone/videomae\n")
+    with pytest.raises(LeanmotionError, match=r"pin\.yaml names no commit: write one as `revision`"):
+        load_extractor("videomae", path=tmp_path / "pin.yaml")
 
 
 def test_videomae_from_a_folder(tmp_path):

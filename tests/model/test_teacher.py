@@ -25,9 +25,11 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.original_format import load_adapter, original_state
 from leanmotion.model.requests import Request
 from leanmotion.model.sampler import Sampler, make_scheduler
-from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline, weight_files
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline, verify, weight_files
 from leanmotion.model.units import block_ids
 from leanmotion.pipeline.settings import Sampling, Settings, Teacher, load_settings
+from leanmotion.pipeline.watched_paths import read_pin, watched
 from leanmotion.prompts.splits import load_prompts
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,13 @@ def settings(base: Any, adapter: Any, **more: Any) -> Teacher:
     return Teacher(base=str(base), adapter=str(adapter), **more)
 
 
+def pinned(folder: Path, hub: str, revision: str | None = None) -> Path:
+    """A pin of a model of the hub."""
+    path = folder / f"{hub.replace('/', '-')}-{revision}.yaml"
+    path.write_text(yaml.safe_dump({"hub": hub, "revision": revision}))
+    return path
+
+
 def drawn(teacher: Teacher, **sampling: Any) -> np.ndarray:
     values: dict[str, Any] = {"frames": 2, "height": 32, "width": 32, "steps": 2, "guidance": 1.0, "chunk": 1}
     chosen = Sampling.model_validate(values | {"threads": 1} | sampling)
@@ -124,13 +133,13 @@ def test_original_single_files_make_a_teacher(base, tmp_path, name: str) -> None
 
 
 @pytest.mark.numeric
-def test_one_file_of_a_hub_id(base, adapter, hub) -> None:
+def test_one_file_of_a_hub_id(base, adapter, hub, monkeypatch) -> None:
     """AnimateDiff-Lightning: diffusers keys in half precision, one file for each number of steps, no config."""
     state = {key: value.half().contiguous() for key, value in adapter.state_dict().items()}
     name = "animatediff_lightning_4step_diffusers.safetensors"
     snapshot = hub("ByteDance/AnimateDiff-Lightning", {name: lambda path: save_file(state, path)})
     preset = load_settings(PRESETS["animatediff-lightning-4step"])
-    assert preset.teacher.adapter == f"ByteDance/AnimateDiff-Lightning/{name}"
+    monkeypatch.chdir(ROOT)
     teacher = settings(base, preset.teacher.adapter)
     assert weight_files(teacher)[f"adapter/{name}"] == snapshot / name
     pipeline = load_pipeline(teacher)
@@ -146,7 +155,7 @@ def test_one_file_of_a_hub_id(base, adapter, hub) -> None:
 
 
 @pytest.mark.numeric
-def test_a_hub_id_in_diffusers_format(base, adapter, hub, tmp_path) -> None:
+def test_a_hub_id_in_diffusers_format(base, adapter, hub, tmp_path, monkeypatch) -> None:
     """AnimateLCM: config and weights at the top, beside fp16 copies, the original file and a LoRA that nobody reads."""
     state = {key: value.contiguous() for key, value in adapter.state_dict().items()}
     snapshot = hub(
@@ -159,6 +168,7 @@ def test_a_hub_id_in_diffusers_format(base, adapter, hub, tmp_path) -> None:
         },
     )
     preset = load_settings(PRESETS["animatelcm"])
+    monkeypatch.chdir(ROOT)
     teacher = settings(base, preset.teacher.adapter)
     files = {key: path for key, path in weight_files(teacher).items() if key.startswith("adapter/")}
     assert set(files) == {"adapter/config.json", "adapter/diffusion_pytorch_model.safetensors"}
@@ -174,10 +184,11 @@ def test_a_hub_id_in_diffusers_format(base, adapter, hub, tmp_path) -> None:
         drawn(settings(base, tmp_path / "AnimateLCM_sd15_t2v.ckpt"), scheduler="lcm", guidance=2.0),
     )
     # A commit names the same place; another one is not there.
-    assert weight_files(settings(base, preset.teacher.adapter, adapter_revision=COMMIT)) == weight_files(teacher)
+    at = [pinned(tmp_path, "wangfuyun/AnimateLCM", commit) for commit in (COMMIT, COMMIT[::-1])]
+    assert weight_files(settings(base, at[0])) == weight_files(teacher)
     assert snapshot in files["adapter/config.json"].parents
     with pytest.raises(LeanmotionError, match=rf"AnimateLCM at {COMMIT[::-1]} .*HF_HUB_OFFLINE is set"):
-        weight_files(settings(base, preset.teacher.adapter, adapter_revision=COMMIT[::-1]))
+        weight_files(settings(base, at[1]))
 
 
 def test_a_base_from_the_hub_and_the_record_of_its_commit(base, adapter, hub, tmp_path, teacher_folder) -> None:
@@ -193,24 +204,73 @@ def test_a_base_from_the_hub_and_the_record_of_its_commit(base, adapter, hub, tm
     ):
         (snapshot / extra).parent.mkdir(exist_ok=True)
         (snapshot / extra).write_bytes(b"not read")
-    from_hub = settings("someone/base", folder.adapter)
+    pin = pinned(tmp_path, "someone/base")
+    from_hub = settings(pin, folder.adapter)
     from_folder = settings(folder.base, folder.adapter)
     assert fingerprint(from_hub) == fingerprint(from_folder)
     assert fingerprint(from_folder)[1].keys() >= {"base/model_index.json", "base/unet/config.json"}
-    both = SimpleNamespace(base="someone/base", adapter=folder.adapter)
+    both = SimpleNamespace(base=pin, adapter=folder.adapter)
     record, _ = inspect_teacher(tiny_settings(both))
     assert record.revisions == {"base": COMMIT}
     record.write(tmp_path / "teacher.json")
     assert TeacherRecord.read(tmp_path / "teacher.json") == record
     assert inspect_teacher(tiny_settings(folder))[0].revisions == {}
+    # Another newest commit on the hub: nothing in the project has changed, but other weights are refused.
+    (snapshot / "unet/config.json").unlink()
+    shutil.copyfile(folder.base / "model_index.json", snapshot / "unet/config.json")
+    with pytest.raises(LeanmotionError, match=rf"base/unet/config\.json .*name the commit .* `revision` in {pin}"):
+        verify(from_hub, record)
+
+
+def test_another_dtype_than_the_records_is_refused(teacher_folder) -> None:
+    """It decides every frame: what was drawn under another is not to stand for it."""
+    folder = teacher_folder(levels=2, layers=1)
+    whole = tiny_settings(folder)
+    half = whole.model_copy(update={"teacher": whole.teacher.model_copy(update={"dtype": "bfloat16"})})
+    record, _ = inspect_teacher(whole)
+    assert record.dtype == "float32" and Samplers(whole, record).teacher().dtype == "float32"
+    with pytest.raises(
+        LeanmotionError, match=r"teacher\.dtype is bfloat16, data/teacher\.json records float32: `dvc rep"
+    ):
+        Samplers(half, record)
+    assert inspect_teacher(half)[0].dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("hub: owner/name\nrevision: main\n", "revision is 'main'"),
+        ("hub: owner/name\nrevison: null\n", "revison: unknown setting (did you mean 'revision'?)"),
+        ("hub: name\n", "hub is 'name'"),
+        ("hub: https://huggingface.co/owner/name\n", "hub is 'https"),
+        ("revision: null\n", "hub: missing"),
+        ("owner/name\n", "pins nothing: write `hub: owner/name`"),
+        ("hub: [", "is not YAML"),
+    ],
+)
+def test_a_pin_that_is_none_is_one_line(tmp_path, teacher_folder, text: str, said: str) -> None:
+    pin = tmp_path / "pin.yaml"
+    pin.write_text(text)
+    with pytest.raises(LeanmotionError, match=rf"teacher\.base: {pin}.*{re.escape(said)}") as caught:
+        weight_files(settings(pin, teacher_folder(levels=2, layers=1).adapter))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("role", ["adapter", "base"])
+def test_a_model_that_is_not_to_be_had_is_one_line(hub, tmp_path, teacher_folder, role: str) -> None:
+    folder = teacher_folder(levels=2, layers=1)
+    pin = pinned(tmp_path, "someone/model" if role == "base" else "someone/model/some.safetensors")
+    teacher = settings(*(pin if role == part else getattr(folder, part) for part in ("base", "adapter")))
+    with pytest.raises(
+        LeanmotionError, match=rf"teacher\.{role}: someone/model.*HF_HUB_OFFLINE is set, and the hub's ca"
+    ):
+        weight_files(teacher)
 
 
 @pytest.mark.parametrize(
     ("role", "name", "said"),
     [
-        ("adapter", "guoyww/animatediff-motion-adapter-v1-5-2", "HF_HUB_OFFLINE is set, and the hub's cache lacks it"),
-        ("base", "stable-diffusion-v1-5/stable-diffusion-v1-5", "HF_HUB_OFFLINE is set, and the hub's cache lacks it"),
-        ("adapter", "ByteDance/AnimateDiff-Lightning/some.safetensors", "fetch it once online, or name a folder"),
+        ("adapter", "guoyww/animatediff-motion-adapter-v1-5-2", "is missing: restore it"),
         ("adapter", "mm_sd_v15_v2.ckpt", "is missing: restore it"),
         ("adapter", "weights/mm_sd_v15_v2.ckpt", "is missing: restore it"),
         ("adapter", "tests/models/mm_sd_v15_v2.ckpt", "is missing: restore it"),
@@ -268,7 +328,7 @@ def test_presets_are_complete(preset) -> None:
     assert written(path) == named(Settings)
     assert chosen.extractor.name == "i3d" and chosen.prompts.rank >= 256
     assert len(load_prompts(chosen.prompts.source)) >= 256
-    assert (ROOT / chosen.teacher.dep) == path, "DVC watches the file that names the revisions"
+    assert all((ROOT / place).exists() for name, place, _ in watched(chosen) if name != "extractor.path")
     last = list(chosen.rounds.values())[-1]
     assert last.count == len(chosen.teacher.blocks)
 
@@ -297,7 +357,8 @@ def test_presets_say_what_they_cost(preset) -> None:
 
 
 def test_the_hub_ids_of_the_presets() -> None:
-    named = {name: load_settings(path).teacher.adapter for name, path in PRESETS.items()}
+    pins = {name: read_pin(ROOT / load_settings(path).teacher.adapter, "adapter") for name, path in PRESETS.items()}
+    named = {name: pin and pin.hub for name, pin in pins.items()}
     lightning = "ByteDance/AnimateDiff-Lightning/animatediff_lightning_4step_diffusers.safetensors"
     assert named == {
         "animatediff-v1-5-2": "guoyww/animatediff-motion-adapter-v1-5-2",

@@ -78,6 +78,12 @@ def test_presets_are_valid(path: Path) -> None:
         ("probe.sets.blocks.randm", 1, "probe.sets.blocks.randm: unknown setting (did you mean 'random'?)"),
         ("teacher.adaptor", "x", "teacher.adaptor: unknown setting (did you mean 'adapter'?)"),
         ("distillation.learningrate", 1, "(did you mean 'learning_rate'?)"),
+        # Of earlier versions
+        ("teacher.dep", "data/teacher", "teacher.dep: gone: remove it, as DVC watches teacher.base and"),
+        ("teacher.base_revision", None, "teacher.base_revision: gone: remove it, and name a model of the hub by a pin"),
+        ("extractor.revision", None, "extractor.revision: gone: remove it, and name a model of the hub by a pin"),
+        ("clips.path", None, "clips.path is null: write builtin/none"),
+        ("clips.captions", None, "clips.captions is null: write builtin/none"),
         # Missing
         ("sampling", GONE, "sampling: missing: add it"),
         ("sampling.steps", GONE, "sampling.steps: missing: add it"),

@@ -1,10 +1,12 @@
 """Prompt tables: prefixes, balance, seeds, and files that people write."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import CAPTIONS, NONE
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import Clips, Prompts
@@ -13,11 +15,11 @@ from leanmotion.sprites.world import held_out_captions, training_captions
 
 
 def prompts(count: int = 8, **changes) -> Prompts:
-    return Prompts.model_validate({"rank": count, "select": count, "report": count} | changes)
+    return Prompts.model_validate({"source": CAPTIONS, "rank": count, "select": count, "report": count} | changes)
 
 
 def clips(count: int, seed: int = 0) -> Clips:
-    return Clips(source="teacher", count=max(count, 1), seed=seed)
+    return Clips(source="teacher", count=max(count, 1), seed=seed, path=NONE, captions=NONE)
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,6 +92,17 @@ def test_a_file_without_prompts(tmp_path, content: bytes) -> None:
     (tmp_path / "p.txt").write_bytes(content)
     with pytest.raises(LeanmotionError, match=r"prompts\.source: .*p\.txt holds no prompts: write one a line"):
         load_prompts(str(tmp_path / "p.txt"))
+
+
+def test_a_built_in_is_known_by_its_first_line(tmp_path) -> None:
+    (tmp_path / "copy").write_bytes(Path(CAPTIONS).read_bytes())
+    assert load_prompts(str(tmp_path / "copy")) == load_prompts(CAPTIONS) == held_out_captions()
+    with pytest.raises(
+        LeanmotionError, match=r"prompts\.source: .*none is the built-in 'none': name builtin/sprites-cap"
+    ):
+        load_prompts(NONE)
+    with pytest.raises(LeanmotionError, match=r"prompts\.source: sprites is missing: .* or builtin/sprites-captions"):
+        load_prompts("sprites")
 
 
 def test_files_that_are_no_text(tmp_path) -> None:

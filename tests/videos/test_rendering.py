@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny import tiny_settings
+from tiny import CAPTIONS, tiny_settings
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.features.video_tables import find_clips, read_clips, require_pairs
@@ -50,7 +50,7 @@ def prompts(tmp_path):
 
 def table(folder, count: int):
     for split in SPLITS:
-        rows = prompt_rows(Prompts(rank=count, select=count, report=count), split)
+        rows = prompt_rows(Prompts(source=CAPTIONS, rank=count, select=count, report=count), split)
         write_table(folder / f"{split}.parquet", "prompts", rows)
     return folder
 
@@ -62,7 +62,7 @@ def draw(takes, out, prompts) -> Samplers:
 
 
 def test_requests_are_the_prompt_tables(prompts) -> None:
-    rows = prompt_rows(Prompts(rank=COUNT, select=COUNT, report=COUNT), "select")
+    rows = prompt_rows(Prompts(source=CAPTIONS, rank=COUNT, select=COUNT, report=COUNT), "select")
     for seeds in "ab":
         found = requests_of(prompts, "select", seeds)
         assert [(r.prompt, r.negative, r.seed) for r in found] == [
