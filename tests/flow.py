@@ -29,7 +29,7 @@ EXEMPT = {
 
 def stages() -> dict[str, dict[str, Any]]:
     """Stage name -> its definition in dvc.yaml (of a `foreach`, what stands under `do`)."""
-    flow = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    flow = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     return {name: stage.get("do", stage) for name, stage in flow.items()}
 
 
@@ -41,7 +41,7 @@ def script(stage: dict[str, Any]) -> Path:
 def imports(path: Path) -> set[Path]:
     """Files of the package that a file imports, anywhere in it, but for typing alone."""
     found: set[Path] = set()
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
         id(inner)
         for node in ast.walk(tree)
