@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-machines lint types teacher-check readme study lock clean faults
+.PHONY: repro test test-machines lint types teacher extractor teacher-check readme study lock clean faults
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -35,10 +35,17 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# The embedded teacher, and the reader that judges its clips, trained anew: hours. Git carries both; afterwards put the
+# new hashes into params.yaml (`dvc repro` names them), and run `make teacher-check`.
+teacher: $(VENV)/.installed
+	python stages/teacher.py --out-base data/teacher/base --out-adapter data/teacher/adapter
+
+extractor: $(VENV)/.installed
+	python stages/extractor.py --out data/extractor
+
 # The committed teacher and reader over 256 clips of held-out captions: metrics/teacher.json. A few minutes.
 teacher-check: $(VENV)/.installed
 	python stages/prove_teacher.py --out metrics/teacher.json
-	dvc commit --force prove
 
 # After a full run: the README's table, GIF and contact sheet, from its artefacts and metrics.
 readme: $(VENV)/.installed

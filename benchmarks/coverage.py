@@ -9,9 +9,9 @@ import argparse
 
 import numpy as np
 
-from leanmotion.agreement import kendall_tau
-from leanmotion.fvd import frechet_distances
-from leanmotion.resampling import complementary_halves, interval_of, recentre, subset_distances
+from leanmotion.ranking.agreement import kendall_tau
+from leanmotion.ranking.fvd import frechet_distances
+from leanmotion.ranking.resampling import complementary_halves, interval_of, recentre, subset_distances
 
 
 class Generator:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 import yaml
 
-from leanmotion.features import open_extractor
-from leanmotion.settings import Settings, load_settings
-from leanmotion.tables import read_frame
-from leanmotion.teacher import TeacherRecord
-from leanmotion.trial import Bench, Trial
-from leanmotion.variants import Samplers
+from leanmotion.features.embedding import open_extractor
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline.settings import Settings, load_settings
+from leanmotion.pipeline.tables import read_frame
+from leanmotion.study.trial import Bench, Trial
 
 
 def changed(settings: Settings, text: str) -> Settings:

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import scipy.linalg
 
-from leanmotion.fvd import frechet_distances
+from leanmotion.ranking.fvd import frechet_distances
 
 VARIANTS = 21
 FEATURES = 400

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from leanmotion.adapter import save_portable, save_pruned
-from leanmotion.cost import unet_macs
-from leanmotion.original import load_adapter, write_original
-from leanmotion.removal import remove_units
-from leanmotion.stage import quiet_libraries
-from leanmotion.units import block_ids, list_units, parameters
+from leanmotion.cost.macs import unet_macs
+from leanmotion.model.original_format import load_adapter, write_original
+from leanmotion.model.pruned_adapter import save_portable, save_pruned
+from leanmotion.model.removal import remove_units
+from leanmotion.model.units import block_ids, list_units, parameters
+from leanmotion.pipeline.stage import quiet_libraries
 
 
 def peak_gib() -> float:

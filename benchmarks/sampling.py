@@ -22,16 +22,17 @@ import numpy as np
 import torch
 from fvd import as_the_field_does
 
-from leanmotion.chunks import ChunkStore, Variant, cut
-from leanmotion.features import open_extractor
-from leanmotion.fvd import frechet_distances
-from leanmotion.prompts import load_prompts
-from leanmotion.removal import remove_units, without_units
-from leanmotion.sampling import Request, Sampler, latent_shape, make_scheduler
-from leanmotion.settings import Sampling, Settings, load_settings
-from leanmotion.stage import quiet_libraries
-from leanmotion.teacher import load_pipeline
-from leanmotion.variants import device
+from leanmotion.features.embedding import open_extractor
+from leanmotion.model.removal import remove_units, without_units
+from leanmotion.model.requests import Request, Variant
+from leanmotion.model.sampler import Sampler, latent_shape, make_scheduler
+from leanmotion.model.teacher import load_pipeline
+from leanmotion.pipeline.processes import device
+from leanmotion.pipeline.settings import Sampling, Settings, load_settings
+from leanmotion.pipeline.stage import quiet_libraries
+from leanmotion.prompts.splits import load_prompts
+from leanmotion.ranking.fvd import frechet_distances
+from leanmotion.videos.store import ChunkStore, cut
 
 _LOOP = "stock, one prompt at a time"
 """A user's loop, to which ours is held."""

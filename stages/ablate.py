@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.rendering import Take, render
-from leanmotion.settings import load_settings
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Variants
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.videos.listing import show_takes
+from leanmotion.videos.rendering import Take, render
 
 
 def main(
@@ -21,10 +22,13 @@ def main(
 ) -> None:
     """Draw the clips of one single-block removal, resuming from the chunk store."""
     settings = load_settings(params)
-    samplers = Samplers(settings, TeacherRecord.read(teacher))
-    take = Take(block, samplers.teacher([block]), "rank")
-    render([take], out, prompts=prompts, settings=settings, samplers=samplers, label=f"without {block}")
-    summary.videos(out)
+    variants = Variants(settings, TeacherRecord.read(teacher))
+    takes = {name: [Take(name, variants.teacher([name]), "rank")] for name in settings.teacher.blocks}
+    render(
+        takes[block], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"without {block}",
+        stage=f"ablate@{block}", siblings={f"ablate@{name}": theirs for name, theirs in takes.items()},
+    )  # fmt: skip
+    show_takes(out)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from leanmotion import stage
-from leanmotion.features import open_extractor
-from leanmotion.inspection import check_adapter
-from leanmotion.prompts import load_prompts
-from leanmotion.settings import load_settings
-from leanmotion.tables import write_text
-from leanmotion.teacher import weight_files
+from leanmotion.cost.inspection import check_adapter
+from leanmotion.features.embedding import open_extractor
+from leanmotion.model.teacher import weight_files
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_text
+from leanmotion.prompts.splits import load_prompts
 
 
 def main(params: Path = Path("params.yaml"), out: Path = Path("data/check.json")) -> None:

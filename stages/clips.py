@@ -2,24 +2,25 @@
 
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.clip_sources import write_clips_of
-from leanmotion.settings import load_settings
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.clips.sources import write_clips_of
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.settings import load_settings
 
 
 def main(
     params: Path = Path("params.yaml"),
     teacher: Path = Path("data/teacher.json"),
+    prompts: Path = Path("data/prompts"),
     out: Path = Path("data/clips.parquet"),
 ) -> None:
     """Write the latents of `clips.count` clips from the source of the settings."""
     settings = load_settings(params)
-    count, skipped = write_clips_of(settings, Samplers(settings, TeacherRecord.read(teacher)), out)
+    count, skipped = write_clips_of(settings, Samplers(settings, TeacherRecord.read(teacher)), out, prompts=prompts)
     print(f"{count} clips from {settings.clips.source}, {len(skipped)} skipped")
     if skipped:
-        summary.show("skipped", ["file", "why"], [[file.file, file.reason] for file in skipped])
+        terminal.show("skipped", ["file", "why"], [[file.file, file.reason] for file in skipped])
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.adapter import read_pruned_config
-from leanmotion.rounds import plan_round, run_round
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.distillation.rounds import run_round
+from leanmotion.model.pruned_adapter import read_pruned_config
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student, plan_round
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.settings import load_settings
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
         before, after = evidence["loss_before"], evidence["loss_after"]
         kept = "the trained weights are kept" if after < before else "left untrained"
         note = f"loss on fresh noise {before:.3g} before, {after:.3g} after: {kept}"
-    summary.losses(name, rows, note)
+    terminal.losses(name, rows, note)
 
 
 if __name__ == "__main__":

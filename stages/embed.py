@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from leanmotion import stage
-from leanmotion.features import embed, embedded, open_extractor
-from leanmotion.progress import Progress
-from leanmotion.ranks import ranks
-from leanmotion.settings import load_settings
+from leanmotion.features.embedding import embed, embedded, open_extractor
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.processes import ranks
+from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.settings import load_settings
 
 
 def main(

@@ -1,15 +1,16 @@
 """Evaluate every round, distilled and pruned only: FVD with interval, KVD, paired distance, motion, accuracy."""
 
-import json
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
-from leanmotion.features import FeatureSet, embedded, open_extractor
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.tables import read_frame, write_table, write_text
-from leanmotion.teacher import TeacherRecord
+from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
+from leanmotion.features.embedding import embedded, open_extractor
+from leanmotion.features.feature_tables import FeatureSet
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame, write_table
+from leanmotion.ranking.rounding import write_metrics
 
 
 def main(
@@ -45,8 +46,8 @@ def main(
         rows += evaluate_split(read, original, arms, split, settings.evaluation)
     meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1"}
     write_table(out, "evaluation", rows, meta=meta)
-    write_text(metrics, json.dumps(metrics_of(rows, "select"), indent=1) + "\n")
-    summary.evaluation(rows)
+    write_metrics(metrics, metrics_of(rows, "select"))
+    terminal.evaluation(rows)
 
 
 if __name__ == "__main__":

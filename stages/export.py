@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.export import export_student
-from leanmotion.records import read_record
-from leanmotion.rounds import drop_finished
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.export.export import export_student
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.records import read_record
+from leanmotion.pipeline.settings import load_settings
 
 
 def main(
@@ -24,9 +23,8 @@ def main(
     chosen = Student.read(students / str(evidence["round"]))
     samplers = Samplers(load_settings(params), TeacherRecord.read(teacher), [chosen])
     sizes = export_student(samplers, chosen, evidence, out)
-    drop_finished()
     cells = [[str(out / form), f"{size / 1e6:.2f}"] for form, size in sizes.items()]
-    summary.show(f"the adapter of {chosen.round}, in three forms", ["folder", "MB"], cells)
+    terminal.show(f"the adapter of {chosen.round}, in three forms", ["folder", "MB"], cells)
 
 
 if __name__ == "__main__":

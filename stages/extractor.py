@@ -7,10 +7,10 @@ import torch
 import typer
 from diffusers import AutoencoderKL
 
-from leanmotion import stage
-from leanmotion.ranks import ranks
-from leanmotion.sprites.reading import accuracy, train_reader
-from leanmotion.sprites.recipe import Recipe
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.processes import ranks
+from leanmotion.sprites_training.reader_training import accuracy, train_reader
+from leanmotion.sprites_training.recipe import Recipe
 
 
 def main(

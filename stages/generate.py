@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.rendering import Take, render
-from leanmotion.settings import load_settings
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Variants
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.videos.listing import show_takes
+from leanmotion.videos.rendering import Take, render
 
 
 def main(
@@ -22,10 +23,15 @@ def main(
 ) -> None:
     """Draw the teacher's clips of a split, resuming from the chunk store."""
     settings = load_settings(params)
-    samplers = Samplers(settings, TeacherRecord.read(teacher))
-    take = Take("full", samplers.teacher(), split, seeds)
-    render([take], out, prompts=prompts, settings=settings, samplers=samplers, label=f"original, {split} {seeds}")
-    summary.videos(out)
+    variants = Variants(settings, TeacherRecord.read(teacher))
+    takes = {(name, ab): [Take("full", variants.teacher(), name, ab)] for name in settings.split_counts for ab in "ab"}
+    render(
+        takes[split, seeds], out, prompts=prompts, settings=settings, samplers=variants.samplers(),
+        label=f"original, {split} {seeds}",
+        stage=f"generate@{split}_{seeds}",
+        siblings={f"generate@{name}_{ab}": theirs for (name, ab), theirs in takes.items()},
+    )  # fmt: skip
+    show_takes(out)
 
 
 if __name__ == "__main__":

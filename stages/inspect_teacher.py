@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from leanmotion import stage
-from leanmotion.inspection import inspect_teacher
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.tables import write_table
+from leanmotion.cost.inspection import inspect_teacher
+from leanmotion.model.student import Student
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_table
 
 
 def main(

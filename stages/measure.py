@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.latency import round_latency_rows
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.tables import read_frame, write_table
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.cost.latency import round_latency_rows
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame, write_table
 
 
 def main(
@@ -25,7 +25,7 @@ def main(
     single = read_frame(profile, "profile").set_index("variant")["saving_fraction"].to_dict()
     rows = round_latency_rows(pipeline, settings, removed, single)
     write_table(out, "latency", rows)
-    summary.latency(rows)
+    terminal.latency(rows)
 
 
 if __name__ == "__main__":

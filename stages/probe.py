@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.probing import probes_of
-from leanmotion.rendering import Take, render
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_frame
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Variants
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame
+from leanmotion.probing.probe_sets import probes_of
+from leanmotion.videos.listing import show_takes
+from leanmotion.videos.rendering import Take, render
 
 
 def main(
@@ -24,12 +25,20 @@ def main(
 ) -> None:
     """Draw the clips of one probe set: its most similar units, random ones and single ones removed."""
     settings = load_settings(params)
-    samplers = Samplers(settings, TeacherRecord.read(teacher))
+    variants = Variants(settings, TeacherRecord.read(teacher))
     rows = read_frame(similarity, "similarity")
-    probes = probes_of(name, settings.probe.sets[name], rows, seed=settings.probe.seed)
-    takes = [Take(probe.name, samplers.teacher(probe.units), "rank") for probe in probes]
-    render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"probe {name}")
-    summary.videos(out)
+    takes = {
+        key: [
+            Take(probe.name, variants.teacher(probe.units), "rank")
+            for probe in probes_of(key, chosen, rows, seed=settings.probe.seed)
+        ]
+        for key, chosen in settings.probe.sets.items()
+    }
+    render(
+        takes[name], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"probe {name}",
+        stage=f"probe@{name}", siblings={f"probe@{key}": theirs for key, theirs in takes.items()},
+    )  # fmt: skip
+    show_takes(out)
 
 
 if __name__ == "__main__":

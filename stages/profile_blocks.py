@@ -1,13 +1,13 @@
-"""Measure what each block costs: seconds of a UNet call with and without it, interleaved so that drift cancels."""
+"""Measure what each block costs: its time where it runs, inside UNet calls, and whole calls without any of them."""
 
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.latency import latency_rows
-from leanmotion.settings import load_settings
-from leanmotion.tables import write_table
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.cost.latency import latency_rows
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_table
 
 
 def main(
@@ -20,7 +20,7 @@ def main(
     pipeline = Samplers(settings, TeacherRecord.read(teacher)).pipeline
     rows = latency_rows(pipeline, settings)
     write_table(out, "profile", rows)
-    summary.latency(rows)
+    terminal.latency(rows)
 
 
 if __name__ == "__main__":

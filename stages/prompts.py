@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
-from leanmotion import stage
-from leanmotion.prompts import SPLITS, prompt_rows
-from leanmotion.settings import load_settings
-from leanmotion.tables import write_table
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_table
+from leanmotion.prompts.splits import SPLITS, prompt_rows, training_rows
 
 
 def main(params: Path = Path("params.yaml"), out: Path = Path("data/prompts")) -> None:
-    """Write the prompts of the splits rank, select and report: a larger one reruns what uses it, and nothing else."""
-    settings = load_settings(params).prompts
+    """Write the prompts of the splits rank, select and report, and those to train on.
+
+    A larger one reruns what uses it, and nothing else.
+    """
+    settings = load_settings(params)
     for split in SPLITS:
-        write_table(out / f"{split}.parquet", "prompts", prompt_rows(settings, split))
+        write_table(out / f"{split}.parquet", "prompts", prompt_rows(settings.prompts, split))
+    write_table(out / "train.parquet", "prompts", training_rows(settings.prompts, settings.clips))
 
 
 if __name__ == "__main__":

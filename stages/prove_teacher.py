@@ -8,20 +8,21 @@ import numpy as np
 import torch
 import typer
 
-from leanmotion import stage
-from leanmotion.extractors import SpritesExtractor, load_extractor
-from leanmotion.progress import Progress
-from leanmotion.removal import without_units
-from leanmotion.sampling import Request, Sampler
-from leanmotion.settings import load_settings
-from leanmotion.sprites.proof import shares_read, with_intervals
-from leanmotion.sprites.reader import SpriteReader
-from leanmotion.sprites.reading import accuracy
-from leanmotion.sprites.recipe import Recipe
+from leanmotion.features.extractors import SpritesExtractor, load_extractor
+from leanmotion.features.sprites_reader import SpriteReader
+from leanmotion.model.removal import without_units
+from leanmotion.model.requests import Request
+from leanmotion.model.sampler import Sampler
+from leanmotion.model.teacher import load_pipeline
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.processes import device
+from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_text
 from leanmotion.sprites.world import all_captions, held_out_captions
-from leanmotion.tables import write_text
-from leanmotion.teacher import load_pipeline
-from leanmotion.variants import device
+from leanmotion.sprites_training.proof import shares_read, with_intervals
+from leanmotion.sprites_training.reader_training import accuracy
+from leanmotion.sprites_training.recipe import Recipe
 
 READER = "data/extractor"
 

@@ -1,14 +1,14 @@
 """Rank the blocks by what their removal does to the videos, and write each round's deletion list."""
 
-import json
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.features import FeatureSet
-from leanmotion.importance import metrics_of, null_paired, orders_of, rank_importance
-from leanmotion.records import write_record
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_frame, write_table, write_text
+from leanmotion.features.feature_tables import FeatureSet
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame, write_table, write_text
+from leanmotion.ranking.importance import metrics_of, orders_of, rank_importance
+from leanmotion.ranking.rounding import write_metrics
 
 
 def main(
@@ -24,6 +24,7 @@ def main(
     probes: Path = Path("data/probes.parquet"),
     order: Path = Path("data/order"),
     metrics: Path = Path("metrics/ranking.json"),
+    listed: Path = Path("metrics/order.txt"),
 ) -> None:
     """Write ranking, probabilities of pairs and ranks, rank correlations, probes, deletion lists and metrics."""
     settings = load_settings(params)
@@ -43,9 +44,11 @@ def main(
         write_record(order / f"{name}.json", content)
     for stale in {path for path in order.glob("*.json") if path.stem not in lists}:
         stale.unlink()
-    write_text(metrics, json.dumps(metrics_of(found, cosine, null_paired(read)), indent=1) + "\n")
+    write_metrics(metrics, metrics_of(found, cosine))
+    # A line a block, least important first: what `git diff` shows, and no table of metrics has room for.
+    write_text(listed, "\n".join(found.ranking.order) + "\n")
     tau, null = found.ranking.settling["split_half_tau"], found.ranking.null["fvd"]
-    summary.ranking(found.blocks, f"split-half Kendall tau {tau:.2f}; the original under other seeds: FVD {null:.3g}")
+    terminal.ranking(found.blocks, f"split-half Kendall tau {tau:.2f}; the original under other seeds: FVD {null:.3g}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Generate a round's videos twice: the same deletion without distillation, and the distilled student."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from leanmotion import stage, summary
-from leanmotion.rendering import Take, render
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.errors import LeanmotionError
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import Variants
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.videos.listing import show_takes
+from leanmotion.videos.rendering import Take, render
 
 
 def main(
@@ -26,12 +29,24 @@ def main(
     with the original under seeds b.
     """
     settings = load_settings(params)
+    variants = Variants(settings, TeacherRecord.read(teacher))
     this = Student.read(student)
-    samplers = Samplers(settings, TeacherRecord.read(teacher), [this])
-    arms = {"pruned": samplers.teacher(this.removed), "distilled": samplers.student(this)}
-    takes = [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
-    render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"round {this.round}")
-    summary.videos(out)
+    students = [this]
+    for name in settings.rounds:
+        # Of other rounds those that are there and whole; whether they are up to date is for DVC to say.
+        with suppress(LeanmotionError):
+            students += [Student.read(student.parent / name)] if name != student.name else []
+    render(
+        _takes(variants, this), out, prompts=prompts, settings=settings, samplers=variants.samplers(students),
+        label=f"round {this.round}", stage=f"render@{student.name}",
+        siblings={f"render@{one.round}": _takes(variants, one) for one in students},
+    )  # fmt: skip
+    show_takes(out)
+
+
+def _takes(variants: Variants, student: Student) -> list[Take]:
+    arms = {"pruned": variants.teacher(student.removed), "distilled": variants.student(student)}
+    return [Take(arm, variant, split, "b") for split in ("select", "report") for arm, variant in arms.items()]
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from leanmotion import stage
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.settings import load_settings
 from leanmotion.report.page import write_report
-from leanmotion.settings import load_settings
 
 
 def main(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
-from leanmotion.records import read_record, write_record
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_frame
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.records import read_record, write_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame
 
 
 def main(
@@ -28,12 +28,11 @@ def main(
         write_record(out, given)
         return
     # Only now: libraries that take seconds to import.
-    from leanmotion.features import open_extractor
-    from leanmotion.reranking import keeps_its_order, reranked, scores_on
-    from leanmotion.rounds import plan_round
-    from leanmotion.students import Student
-    from leanmotion.teacher import TeacherRecord
-    from leanmotion.variants import Samplers
+    from leanmotion.features.embedding import open_extractor
+    from leanmotion.model.samplers import Samplers
+    from leanmotion.model.student import Student, plan_round
+    from leanmotion.model.teacher import TeacherRecord
+    from leanmotion.ranking.reranking import keeps_its_order, reranked, scores_on
 
     student = Student.read(previous)
     if keeps_its_order(settings, student):

@@ -1,14 +1,14 @@
 """Choose how far to delete, by the stop rule on the select split; the final figures come from the report split."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from leanmotion import stage
-from leanmotion.records import write_record
-from leanmotion.selection import RoundEvidence, select
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_table, write_text
+from leanmotion.evaluation.selection import RoundEvidence, select
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_table, write_text
+from leanmotion.ranking.rounding import evaluation_nulls, rounded_row, write_metrics
 
 FINAL = (
     "removed", "parameters", "macs", "videos", "null", "fvd_cross", "fvd_cross_low", "fvd_cross_high", "excess",
@@ -22,6 +22,7 @@ def main(
     evaluation: Path = Path("data/evaluation.parquet"),
     out: Path = Path("data/selection.json"),
     metrics: Path = Path("metrics/selection.json"),
+    reason: Path = Path("metrics/selection.txt"),
 ) -> None:
     """Write the chosen round, the reason in words, and its figures on the report split beside the original's."""
     rule = load_settings(params).selection
@@ -29,15 +30,19 @@ def main(
     judged = [row for row in rows if row["split"] == "select" and row["arm"] in {"original", "distilled"}]
     evidence = [RoundEvidence.from_row(row) for row in judged]
     chosen = select(evidence, rule.rule, rule.allowance, rule.confident)
-    figures: dict[str, Any] = {"round": chosen.round, "rule": chosen.rule, "reason": chosen.reason}
+    figures: dict[str, Any] = {"round": chosen.round, "rule": chosen.rule}
+    kept = dict(figures)
     for arm in ("original", "pruned", "distilled"):
         name = "base" if arm == "original" else chosen.round
         for row in rows:
             if (row["split"], row["round"], row["arm"]) == ("report", name, arm):
                 figures |= {f"{arm}_{k}": row[k] for k in FINAL if row[k] is not None}
+                kept |= {f"{arm}_{k}": v for k, v in rounded_row(row, FINAL, evaluation_nulls(row)).items()}
     # Export and report read the record, which is verified; the metrics are for eyes and for `dvc metrics diff`.
-    write_record(out, {**figures, "removed": chosen.removed})
-    write_text(metrics, json.dumps(figures, indent=1) + "\n")
+    write_record(out, {**figures, "reason": chosen.reason, "removed": chosen.removed})
+    write_metrics(metrics, kept)
+    # A sentence is no metric: it makes tables of hundreds of columns.
+    write_text(reason, chosen.reason + "\n")
     print(chosen.reason)
 
 

@@ -3,14 +3,15 @@
 from contextlib import closing
 from pathlib import Path
 
-from leanmotion import stage, summary
-from leanmotion.progress import Progress
-from leanmotion.rendering import requests_of
-from leanmotion.settings import load_settings
-from leanmotion.similarity import SimilarityRecorder, ranges
-from leanmotion.tables import write_table
-from leanmotion.teacher import TeacherRecord
-from leanmotion.variants import Samplers
+from leanmotion.model.requests import requests_of
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage, terminal
+from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import write_table
+from leanmotion.probing.similarity import SimilarityRecorder
+from leanmotion.probing.similarity_tables import similarity_ranges
 
 
 def main(
@@ -36,7 +37,7 @@ def main(
             progress.update(len(requests[start : start + size]))
     rows = recorder.rows()
     write_table(out, "similarity", rows)
-    summary.similarity(ranges(rows))
+    terminal.similarity(similarity_ranges(rows))
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from leanmotion import stage
-from leanmotion.features import open_extractor
-from leanmotion.records import read_record
-from leanmotion.results import figure, page
-from leanmotion.settings import load_settings
-from leanmotion.study import Budget, run_study, trials
-from leanmotion.tables import read_frame, write_text
-from leanmotion.teacher import TeacherRecord
-from leanmotion.trial import Bench
-from leanmotion.variants import Samplers
+from leanmotion.features.embedding import open_extractor
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline import stage
+from leanmotion.pipeline.records import read_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_frame, write_text
+from leanmotion.study.results_page import figure, page
+from leanmotion.study.study import Budget, run_study, trials
+from leanmotion.study.trial import Bench
 
 
 def main(

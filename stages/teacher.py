@@ -6,9 +6,9 @@ from typing import Annotated
 import torch
 import typer
 
-from leanmotion import stage
-from leanmotion.sprites.recipe import Recipe
-from leanmotion.sprites.teacher import train_teacher
+from leanmotion.pipeline import stage
+from leanmotion.sprites_training.build import train_teacher
+from leanmotion.sprites_training.recipe import Recipe
 
 
 def main(

@@ -42,7 +42,7 @@ def committed(name: str) -> Path:
 def default_params() -> Path:
     """params.yaml as committed; where this tree's code reads it no more, the one that lies here, not committed yet."""
     from leanmotion.errors import LeanmotionError
-    from leanmotion.settings import load_settings
+    from leanmotion.pipeline.settings import load_settings
 
     path = committed("params.yaml")
     try:
@@ -60,9 +60,9 @@ def weights(name: str) -> Path:
 
 def embedded_project(folder: Path) -> Path:
     """Make the folder a project on the embedded default: these settings, weights pinned, and dvc.yaml of this tree."""
-    from leanmotion.settings import Teacher
-    from leanmotion.teacher import fingerprint
-    from leanmotion.weights import joint_digest
+    from leanmotion.features.pinned import joint_digest
+    from leanmotion.model.teacher import fingerprint
+    from leanmotion.pipeline.settings import Teacher
 
     for name in ("teacher", "extractor"):
         shutil.copytree(weights(f"data/{name}"), folder / "data" / name)

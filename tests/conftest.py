@@ -31,7 +31,7 @@ if forced := os.environ.get("LEANMOTION_TEST_LOW_PRECISION"):
     torch.cpu.get_capabilities = lambda: {"amx_bf16": forced == "on"}
 
 
-LONGEST = ("test_pipeline.py", "test_kills.py", "test_stages.py")
+LONGEST = ("test_pipeline.py", "test_kills.py", "test_by_hand.py", "test_stages.py")
 """Files that take minutes."""
 
 

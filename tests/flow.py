@@ -1,30 +1,38 @@
-"""dvc.yaml as a test reads it: each stage's script, and the modules that can change what it writes."""
+"""dvc.yaml and the rooms of `leanmotion/` as tests read them: scripts, their imports, the rooms that these lie in."""
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "leanmotion"
 
-EXEMPT = {
-    "claims": "says which process draws a chunk, never what; changes no result",
-    "errors": "says what is wrong; changes no result",
-    "summary": "shows what was found; changes no result",
-    "progress": "shows progress; changes no result",
-    "stage": "runs a script's main; changes no result",
-    "launch": "starts ranks; results do not depend on their number",
-    "memory": "where weights lie, and what is computed twice to save memory; changes no result",
-    "ranks": "divides work over processes; chunks keep their bytes, sums of gradients all but their last bits",
-    "refusal": "says what is wrong with a setting; changes no result",
-    "settings": "reads params.yaml, whose values DVC tracks as params",
-    "tables": "the container; a table of another schema is refused when read",
-    "records": "the container; a record that is not what was written is refused when read",
-    "writing": "how a file gets its name; changes no content",
-    "schemas": "the container; a table of another schema is refused when read",
+NEUTRAL = {"errors", "pipeline"}
+"""No result depends on these: what a stage computes is decided elsewhere, so no stage hangs on them."""
+
+ARROWS = {
+    "pipeline": set[str](),
+    "sprites": set[str](),
+    "model": set[str](),
+    "probing": {"model"},
+    "prompts": {"sprites"},
+    "videos": {"model"},
+    "cost": {"model"},
+    "distillation": {"model"},
+    "features": {"videos"},
+    "clips": {"model", "sprites", "videos"},
+    "ranking": {"features", "model", "probing", "videos"},
+    "evaluation": {"features", "ranking", "sprites"},
+    "export": {"cost", "distillation", "model"},
+    "report": {"features", "model", "probing", "ranking", "videos"},
+    "sprites_training": {"features", "model", "sprites"},
+    "study": {"distillation", "evaluation", "features", "model", "probing", "videos"},
+    "commands": {"cost", "features", "model", "probing", "prompts", "report", "videos"},
 }
-"""Modules that no stage depends on, with the reason."""
+"""Room -> rooms that it imports, beside `pipeline`. docs/architecture.md draws them."""
 
 
 def stages() -> dict[str, dict[str, Any]]:
@@ -38,8 +46,19 @@ def script(stage: dict[str, Any]) -> Path:
     return next(ROOT / word for word in str(stage["cmd"]).split() if word.endswith(".py"))
 
 
-def imports(path: Path) -> set[Path]:
-    """Files of the package that a file imports, anywhere in it, but for typing alone."""
+def modules() -> list[Path]:
+    """Every module of the package; the `__init__.py` of rooms hold a docstring alone."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+
+
+def room(module: Path) -> str:
+    """The room that a module stands in; `errors` is one by itself."""
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@cache
+def imports(path: Path) -> frozenset[Path]:
+    """Modules of the package that a file imports, anywhere in it, but for typing alone."""
     found: set[Path] = set()
     tree = ast.parse(path.read_text(encoding="utf-8"))
     typing_only = {
@@ -60,20 +79,19 @@ def imports(path: Path) -> set[Path]:
         for name in names:
             if name.split(".")[0] == "leanmotion" and (file := _file(name)) and file.name != "__init__.py":
                 found.add(file)
-    return found
+    return frozenset(found)
 
 
-def closure(path: Path) -> set[str]:
-    """Every module that a script uses, directly and through others, as paths from the root; exempt ones left out."""
+def closure(path: Path) -> set[Path]:
+    """Every module that a script uses, directly and through others, but those that no result depends on."""
     seen: set[Path] = set()
     todo = [path]
     while todo:
         for file in imports(todo.pop()) - seen:
-            if file.stem in EXEMPT and file.parent == ROOT / "leanmotion":
-                continue
-            seen.add(file)
-            todo.append(file)
-    return {file.relative_to(ROOT).as_posix() for file in seen}
+            if room(file) not in NEUTRAL:
+                seen.add(file)
+                todo.append(file)
+    return seen
 
 
 def _file(module: str) -> Path | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -127,3 +128,24 @@ def write_teacher(folder: Path, levels: int, layers: int) -> SimpleNamespace:
     pipeline.save_pretrained(folder / "base")
     make_adapter(levels, layers).save_pretrained(folder / "adapter")
     return SimpleNamespace(base=folder / "base", adapter=folder / "adapter")
+
+
+def micro_unet(seed: int = 0, **options: Any) -> Any:
+    """Two levels, one layer each: motion modules in down_0_0, down_1_0, mid_0, up_0_0, up_0_1, up_1_0, up_1_1."""
+    from diffusers.models.unets.unet_motion_model import UNetMotionModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(seed)
+        return UNetMotionModel(
+            sample_size=4,
+            down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            norm_num_groups=4,
+            cross_attention_dim=8,
+            num_attention_heads=2,
+            motion_num_attention_heads=2,
+            motion_max_seq_length=4,
+            **options,
+        ).eval()

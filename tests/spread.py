@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from leanmotion import ranks, stage
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline import processes, stage
 
 STAGES = Path(__file__).parents[1] / "stages"
 
@@ -25,7 +25,7 @@ def stage_main(name: str) -> Any:
 
 def work(folder: Path) -> None:
     """Draw the rank split and distil a round; rank 1, where there is one, dies once over its first chunk."""
-    from leanmotion.chunks import ChunkStore
+    from leanmotion.videos.store import ChunkStore
 
     put = ChunkStore.put
 
@@ -43,7 +43,7 @@ def work(folder: Path) -> None:
     if "RANK" in os.environ:
         ChunkStore.put = noted  # pyright: ignore[reportAttributeAccessIssue]
         # Ranks but the main one end with their stage: here they go on to the next.
-        ranks.leave = lambda: None
+        processes.leave = lambda: None
     shared = {"params": folder / "params.yaml", "teacher": folder / "teacher.json"}
     with suppress(SystemExit):
         stage_main("generate")("rank", "a", folder / "rank_a.parquet", prompts=folder / "prompts", **shared)

@@ -16,19 +16,21 @@ import committed
 import psutil
 import pytest
 import torch
+from browser import chromium
 from committed import ROOT
 from surroundings import FOR_TESTS, settle
-from test_report import chromium
 from tiny import tiny_settings
 
-from leanmotion import estimate, latency, stage, summary
+from leanmotion.commands import estimate
 from leanmotion.errors import LeanmotionError
-from leanmotion.progress import Progress
-from leanmotion.ranks import SESSION, device
-from leanmotion.sampling import Sampler
-from leanmotion.tables import write_table
-from leanmotion.variants import devices
-from leanmotion.weights import locate
+from leanmotion.model.sampler import Sampler
+from leanmotion.model.weights import locate
+from leanmotion.pipeline import stage
+from leanmotion.pipeline import terminal as summary
+from leanmotion.pipeline.dvc import is_dvc
+from leanmotion.pipeline.processes import SESSION, device, devices
+from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.tables import write_table
 
 
 @pytest.fixture(params=[0, 2], ids=["no GPU", "two GPUs"])
@@ -50,10 +52,6 @@ def test_networks_run_on_a_gpu_where_there_is_one(gpus: int, monkeypatch: pytest
     for chosen in ("cpu", "cuda:1"):
         monkeypatch.setenv("LEANMOTION_DEVICE", chosen)
         assert device() == chosen and devices() == [chosen]
-
-
-def test_a_timed_call_waits_for_the_gpu(gpus: int) -> None:
-    assert latency._synchronise() is (torch.cuda.synchronize if gpus else None)
 
 
 def test_peak_memory_is_the_gpus_or_the_process_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +134,9 @@ def test_a_parent_that_may_not_be_looked_at_is_no_dvc(monkeypatch: pytest.Monkey
         raise psutil.AccessDenied(1)
 
     monkeypatch.setattr(psutil.Process, "cmdline", lambda process: ["python", "/usr/bin/dvc", "repro"])
-    assert stage._is_dvc(psutil.Process())
+    assert is_dvc(psutil.Process())
     monkeypatch.setattr(psutil.Process, "cmdline", denied)
-    assert not stage._is_dvc(psutil.Process())
+    assert not is_dvc(psutil.Process())
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from leanmotion.settings import Settings
+from leanmotion.pipeline.settings import Settings
 
 BLOCKS = ["down_0_0", "down_1_0", "mid_0", "up_0_0", "up_0_1", "up_1_0", "up_1_1"]
 

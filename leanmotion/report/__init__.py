@@ -1,1 +1,4 @@
-"""Tables to one self-contained HTML page, and the CSV files behind its charts."""
+"""What was found, for eyes: one self-contained page, galleries of clips, and the files of `dvc plots`.
+
+Nothing reads it, and no figure is computed here that no artefact holds.
+"""

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.records import read_record
-from leanmotion.settings import Settings
-from leanmotion.students import Student
-from leanmotion.tables import read_frame, read_table, table_meta
+from leanmotion.model.student import Student
+from leanmotion.pipeline.records import read_record
+from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.tables import read_frame, read_table, table_meta
+from leanmotion.ranking.rounding import UNIT
 
 BASE = "base"
 
@@ -62,9 +63,15 @@ class Artefacts:
         return self.units[self.units["granularity"] == "temporal_transformer"]
 
     def figure(self, name: str) -> float | None:
-        """A number of the ranking's meta: `null_fvd`, `split_half_tau` or `videos_to_settle`."""
+        """A number of the ranking's meta: `null_<measure>`, `split_half_tau` or `videos_to_settle`."""
         value = float(self.meta.get(name, "nan"))
         return value if math.isfinite(value) else None
+
+    @property
+    def nulls(self) -> dict[str, float | None]:
+        """Measure -> null on the rank split, by which CSV files are rounded."""
+        measured = ("fvd", "kvd", "paired", "motion")
+        return {"similarity": UNIT, **{name: self.figure(f"null_{name}") for name in measured}}
 
     @property
     def official(self) -> bool:

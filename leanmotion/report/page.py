@@ -6,11 +6,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.report import granularity, headline, losses, provenance, ranking, rounds, similarity, unet_map
+from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.tables import write_text
 from leanmotion.report.artefacts import BASE, Artefacts, Frame, read_artefacts
-from leanmotion.report.media import read_media
-from leanmotion.settings import Settings
-from leanmotion.tables import write_text
+from leanmotion.report.sections import granularity, headline, losses, provenance, ranking, rounds, similarity, unet_map
+from leanmotion.report.sections.media import read_media
 
 LIMIT = 15_000_000
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from leanmotion.report.numbers import short
+from leanmotion.pipeline.numbers import short
 
 WIDTH = 380
 Number = float | int

@@ -1,5 +1,4 @@
-"""A small world of coloured sprites in motion: captions, a renderer, and the training of its teacher and reader.
+"""The embedded world: coloured sprites in motion, captions that name them, and a renderer.
 
-It stands in for Stable Diffusion and AnimateDiff where nothing can be downloaded. Everything else in the package sees
-only the folders that it produces: a base pipeline, a motion adapter, and a feature extractor.
+Needs no network and no weights. How the sprites teacher and reader were trained stands in `sprites_training`.
 """

@@ -29,8 +29,9 @@ TEMPLATES: dict[str, str] = {
 """Motion name -> caption template.
 
 No motion has its opposite here. Which of two opposite ways a sprite goes at a frame is a product of caption, frame
-index and place with no lower-order signal, which networks of this size do not learn in an hour (LOG.md). Colour and
-shape come first in every caption: a causal text encoder then says them alike in all of them.
+index and place with no lower-order signal, which networks of this size do not learn in an hour
+(docs/teacher-trials.md). Colour and shape come first in every caption: a causal text encoder then says them alike in
+all of them.
 """
 
 MOTIONS: tuple[str, ...] = tuple(TEMPLATES)

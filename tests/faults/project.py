@@ -148,7 +148,7 @@ def run(stage: str, **arguments: Any) -> None:
 
 def refused(call: Callable[[], Any], *parts: str, within: float = 10.0) -> str:
     """Holds that a call ends as a stage does on bad input: exit code 2, one line with these parts, in time."""
-    from leanmotion.stage import guarded
+    from leanmotion.pipeline.stage import guarded
 
     said = io.StringIO()
     # Of this process's own work: other tests may share the cores.

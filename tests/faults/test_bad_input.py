@@ -12,8 +12,8 @@ from ledger import case, sample
 from project import Project, stage_refused
 from safetensors.torch import load_file, save_file
 
-from leanmotion.settings import load_settings
-from leanmotion.tables import read_table
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import read_table
 
 FAMILY = "bad input"
 LONG = "wide " * 2000  # 10,000 characters
@@ -141,7 +141,7 @@ def test_an_extractor_that_takes_other_frames(project: Project) -> None:
     """I3D takes 16 frames; a file of another hash is not even opened."""
     from project import refused
 
-    from leanmotion.extractors import I3DExtractor
+    from leanmotion.features.extractors import I3DExtractor
 
     class Loaded(I3DExtractor):
         def __init__(self) -> None:
@@ -254,7 +254,7 @@ def test_weights(project: Project, teacher_folder: Any, wrong: str) -> None:
 def test_seeds_beyond_64_bits_on_the_command_line(finished: Project) -> None:
     import typer.testing
 
-    from leanmotion.cli import app
+    from leanmotion.commands.cli import app
 
     with case(FAMILY):
         words = ["generate", "--prompt", "x", "-o", "x.gif", "--seed", str(2**70)]

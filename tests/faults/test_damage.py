@@ -12,16 +12,16 @@ import torch
 from ledger import case, sample
 from project import Project, refused
 
-from leanmotion.adapter import read_pruned_config
-from leanmotion.checkpoints import CheckpointStore
+from leanmotion.distillation.checkpoints import CheckpointStore
 from leanmotion.errors import LeanmotionError
-from leanmotion.extractors import load_extractor
-from leanmotion.records import read_record
-from leanmotion.settings import load_settings
-from leanmotion.students import Student
-from leanmotion.tables import artefact_of, read_table
-from leanmotion.teacher import TeacherRecord, verify
-from leanmotion.video import decode
+from leanmotion.features.extractors import load_extractor
+from leanmotion.model.pruned_adapter import read_pruned_config
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord, verify
+from leanmotion.pipeline.records import read_record
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.tables import artefact_of, read_table
+from leanmotion.videos.codec import decode
 
 CASES = 200
 
@@ -63,7 +63,7 @@ def _checkpoint(path: Path) -> Any:
 
 def _sums(path: Path) -> Any:
     """What `sha256sum --check SHA256SUMS` does: files of stock formats have no digest of their own."""
-    from leanmotion.weights import file_sha256
+    from leanmotion.pipeline.digests import file_sha256
 
     root = Path("data/export")
     for line in (root / "SHA256SUMS").read_text().splitlines():

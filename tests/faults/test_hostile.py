@@ -10,7 +10,7 @@ import pytest
 from ledger import case
 from project import Project, refused, run, run_loud
 
-from leanmotion.video import write_mp4
+from leanmotion.videos.codec import write_mp4
 
 FAMILY = "hostile content"
 HOSTILE = [
@@ -85,7 +85,7 @@ def test_playlists_archives_and_scripts_are_no_videos(project: Project) -> None:
     project.edit(clips__source="folder", clips__path="videos", clips__captions="captions.csv")
     with case(FAMILY):
         run("clips", out="new.parquet")
-        from leanmotion.tables import read_table
+        from leanmotion.pipeline.tables import read_table
 
         assert read_table("new.parquet", "clips")["source"].to_pylist() == ["folder:real.mp4"]
         assert not list(project.folder.parent.rglob("climbed*"))

@@ -50,11 +50,11 @@ def _trace() -> None:
 
         setattr(place, name, traced)
 
-    wrap("leanmotion.sampling", "Sampler", "_batch", "chunk")
-    wrap("leanmotion.features", None, "_rows", "take")
-    wrap("leanmotion.clips", None, "encode_clips", "group")
-    wrap("leanmotion.training", "_Run", "step", "step")
-    wrap("leanmotion.export", None, "save_pruned", "export")
+    wrap("leanmotion.model.sampler", "Sampler", "_batch", "chunk")
+    wrap("leanmotion.features.embedding", None, "_rows", "take")
+    wrap("leanmotion.clips.latents", None, "encode_clips", "group")
+    wrap("leanmotion.distillation.training", "_Run", "step", "step")
+    wrap("leanmotion.export.export", None, "save_pruned", "export")
     with open(os.environ["FAULTS_TRACE"], "a") as file:
         file.write("main\\n")
 
@@ -78,7 +78,7 @@ class Clone(Project):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("dvc.yaml", ".gitignore"):
             shutil.copyfile(ROOT / name, folder / name)
-        with (folder / "leanmotion/stage.py").open("a") as file:
+        with (folder / "leanmotion/pipeline/stage.py").open("a") as file:
             file.write(TRACER)
         self.trace = folder.parent / "trace"
         subprocess.run(["git", "init", "-q"], cwd=folder, check=True)

@@ -10,8 +10,8 @@ import torch
 from ledger import case
 from project import FLOW, Project, run
 
-from leanmotion.rendering import read_clips
-from leanmotion.tables import read_frame
+from leanmotion.features.video_tables import read_clips
+from leanmotion.pipeline.tables import read_frame
 
 pytestmark = pytest.mark.numeric
 

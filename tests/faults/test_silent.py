@@ -1,5 +1,6 @@
 """Nothing may quietly produce a wrong ranking: what is not finite, not comparable or not gone stops the stage."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from ledger import case
 from project import Project, refused, run_loud
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features import FeatureSet
-from leanmotion.rendering import require_pairs
-from leanmotion.tables import TableWriter, read_table, table_meta, write_table
+from leanmotion.features.feature_tables import FeatureSet
+from leanmotion.features.video_tables import require_pairs
+from leanmotion.pipeline.tables import TableWriter, read_table, table_meta, write_table
 
 FAMILY = "silent wrongs"
 
@@ -32,7 +33,7 @@ def _poison(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, where: int =
 
 
 def test_latents_that_are_not_finite_name_variant_and_prompt(project: Project, monkeypatch) -> None:
-    from leanmotion.sampling import Sampler
+    from leanmotion.model.sampler import Sampler
 
     prompts = read_table("data/prompts/rank.parquet", "prompts")["prompt"].to_pylist()
     _poison(monkeypatch, Sampler, "_denoise")
@@ -46,7 +47,7 @@ def test_latents_that_are_not_finite_name_variant_and_prompt(project: Project, m
 
 
 def test_features_that_are_not_finite_name_variant_and_prompt(project: Project, monkeypatch) -> None:
-    from leanmotion.extractors import SpritesExtractor
+    from leanmotion.features.extractors import SpritesExtractor
 
     inner = SpritesExtractor.features
 
@@ -64,21 +65,22 @@ def test_features_that_are_not_finite_name_variant_and_prompt(project: Project, 
 
 
 def test_losses_that_are_not_finite_name_round_and_captions(project: Project, monkeypatch) -> None:
-    from leanmotion import distillation
+    from leanmotion.distillation import losses
 
     arguments = {"name": "r2", "previous": "data/students/base", "order": "data/order/r2.json", "out": "new"}
     project.edit(distillation__seed=5)
     for name in ("output_loss", "feature_loss"):
         with case(FAMILY), monkeypatch.context() as patch:
-            _poison(patch, distillation, name)
+            _poison(patch, losses, name)
             refused(lambda: run_loud("distill", arguments), "round r2", "step 0", "nan", "captions", within=60)
             assert not Path("new").exists()
 
 
 def test_a_validation_loss_that_is_not_finite_is_no_verdict(project: Project, monkeypatch) -> None:
-    from leanmotion import training
+    from leanmotion.distillation import training
 
     arguments = {"name": "r2", "previous": "data/students/base", "order": "data/order/r2.json", "out": "new"}
+    shutil.rmtree(".scratch/rounds")  # where this round is kept, finished
     monkeypatch.setattr(training._Run, "validate", lambda self, candidates: [float("nan")] * len(candidates))
     with case(FAMILY):
         refused(lambda: run_loud("distill", arguments), "round r2", "validation distance", "nan", within=60)
@@ -86,8 +88,8 @@ def test_a_validation_loss_that_is_not_finite_is_no_verdict(project: Project, mo
 
 
 def test_latencies_and_similarities_that_are_not_finite(project: Project, monkeypatch) -> None:
-    from leanmotion import latency
-    from leanmotion.similarity import Moments
+    from leanmotion.cost import latency
+    from leanmotion.probing.similarity import Moments
 
     inner = latency.measure_latency
 
@@ -158,10 +160,10 @@ def test_a_null_of_other_prompts_is_refused(project: Project) -> None:
 
 @pytest.mark.parametrize("wrong", ["weights", "still there", "still computed", "heads"])
 def test_an_export_that_is_not_the_student_is_not_handed_over(project: Project, monkeypatch, wrong: str) -> None:
-    from leanmotion import export
-    from leanmotion.records import read_record, write_record
-    from leanmotion.removal import Skip
-    from leanmotion.units import motion_slots
+    from leanmotion.export import export
+    from leanmotion.model.removal import Skip
+    from leanmotion.model.units import motion_slots
+    from leanmotion.pipeline.records import read_record, write_record
 
     write_record("data/selection.json", {**read_record("data/selection.json", made_by=""), "round": "r4"})
     before = project.files()
@@ -185,7 +187,7 @@ def test_an_export_that_is_not_the_student_is_not_handed_over(project: Project, 
         inner_load = export.load_adapter
         monkeypatch.setattr(export, "load_adapter", lambda path, **_: inner_load(path, heads=1, norm_groups=2))
     else:
-        from leanmotion import rounds
+        from leanmotion.distillation import rounds
 
         inner_student = rounds.student_unet
 

@@ -1,0 +1,229 @@
+"""The `leanmotion` command: check the settings, see what would run, try an adapter, look at an artefact."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.stage import guarded
+
+_HELP = """The pipeline itself is `dvc repro`; these commands stand around it.
+
+Run them in the project's folder. An error takes one line, and the exit code is 2.
+
+\b
+before a run:        leanmotion check --measure
+after an edit:       leanmotion plan
+after a run:         open data/report.html
+                     leanmotion generate --prompt "..." -o clip.gif
+                     leanmotion show data/ranking.parquet
+"""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=_HELP)
+
+
+@app.command()
+@guarded
+def check(
+    params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
+    measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
+) -> None:
+    """Check settings, weight files and prompts; say what a whole run draws, stores and takes.
+
+    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages, weights and
+    extractor are opened, free disk is set beside what videos will take. With --measure one chunk of clips is drawn
+    (after a first one to warm up), and time and memory of a whole run are worked out from it.
+
+    \b
+    leanmotion check
+    leanmotion check --measure --params presets/animatediff-v1-5-2.yaml
+    """
+    from leanmotion.commands import estimate
+    from leanmotion.commands.plan import check_flow
+    from leanmotion.cost.inspection import check_adapter
+    from leanmotion.features.embedding import open_extractor
+    from leanmotion.model.teacher import weight_files
+    from leanmotion.pipeline.settings import load_settings
+    from leanmotion.prompts.splits import load_prompts
+
+    settings = load_settings(params)
+    stages = check_flow(settings)
+    files = weight_files(settings.teacher)
+    prompts = load_prompts(settings.prompts.source)
+    extractor = open_extractor(settings)
+    clips, blocks = sum(settings.split_counts.values()), check_adapter(settings)
+    print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
+    print(f"dvc.yaml: {stages} stages and families of stages find their settings")
+    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files.values()))}")
+    print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
+    print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
+    to_draw = estimate.clips_to_draw(settings)
+    print(f"to draw: {sum(to_draw.values())} clips ({', '.join(f'{stage} {n}' for stage, n in to_draw.items())})")
+    raw, low, high = (estimate.size(n) for n in estimate.video_bytes(settings))
+    free = estimate.size(shutil.disk_usage(Path.cwd()).free)
+    print(f"disk: {raw} of raw frames, {low} to {high} as stored twice (chunks, DVC cache); {free} are free")
+    if not measure:
+        print("time and memory: `leanmotion check --measure` draws one chunk to tell")
+        return
+    speed = estimate.measure_speed(settings)
+    taken = estimate.seconds(settings, speed)
+    print(f"memory: {estimate.size(speed.peak_bytes)} at peak while drawing, on {speed.device}")
+    chunk = settings.sampling.chunk
+    print(f"time: {estimate.duration(speed.clip_seconds * chunk)} a chunk of {chunk} clips")
+    print(f"  drawing and training, all stages: about {estimate.duration(sum(taken.values()))}")
+    for stage, value in taken.items():
+        print(f"  {stage}: {estimate.duration(value)}")
+
+
+@app.command()
+@guarded
+def plan() -> None:
+    """Say which stages `dvc repro` would run, and why; nothing is run.
+
+    Reads `dvc status` and the graph: stages whose settings, code or inputs changed, with the reasons, and those
+    behind them, which run only if what they read comes out different. Frozen stages are named apart.
+    """
+    from leanmotion.commands.plan import lines
+    from leanmotion.commands.plan import plan as ask
+    from leanmotion.pipeline.settings import load_settings
+
+    load_settings()  # what would run under wrong settings is their error, in one line
+    print("\n".join(lines(ask())))
+
+
+@app.command("sweep")
+@partial(guarded, alone=False)
+def sweep_command(
+    params: Annotated[Path, typer.Option(help="the settings")] = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="the folder of artefacts")] = Path("data"),
+    processes: Annotated[int, typer.Option(min=0, help="how many at once; 0: one a GPU, or one")] = 0,
+) -> None:
+    """Draw all missing clips of all stages at once, models loaded once; share the work with other sweeps."""
+    from leanmotion.commands import sweep
+    from leanmotion.pipeline.processes import devices
+    from leanmotion.pipeline.settings import load_settings
+
+    settings = load_settings(params)
+    stale = sweep.outdated()
+    found = sweep.pending(settings, data, stale)
+    missing = found.missing()
+    for line in found.left_out:
+        print(f"left out: {line}")
+    if not any(missing.values()):
+        print("nothing to draw: every chunk is in the store")
+        return
+    counts = ", ".join(f"{family} {n}" for family, n in missing.items() if n)
+    print(f"to draw: {sum(missing.values())} chunks of {settings.sampling.chunk} clips ({counts})", flush=True)
+    there = devices()
+    wanted = [there[i % len(there)] for i in range(processes or len(there))]
+    if len(wanted) == 1:
+        sweep.sweep(params, data, stale)
+    else:
+        sweep.sweep_together(params, data, stale, wanted)
+    print("done: `dvc repro` finds these in the store")
+
+
+@app.command()
+@guarded
+def generate(
+    prompt: Annotated[str, typer.Option(help="what to draw")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="a .gif or .mp4 to write")],
+    adapter: Annotated[Path, typer.Option(help="a pruned adapter's folder")] = Path("data/export/pruned"),
+    base: Annotated[str, typer.Option(help="the base: folder, single file, hub id [default: teacher.base]")] = "",
+    compare: Annotated[bool, typer.Option("--compare", help="the teacher's clip of the same seed on the left")] = False,
+    params: Annotated[Path, typer.Option(help="settings that what follows is taken from")] = Path("params.yaml"),
+    frames: Annotated[int | None, typer.Option(min=1, help="[default: sampling.frames]")] = None,
+    height: Annotated[int | None, typer.Option(min=8, help="[default: sampling.height]")] = None,
+    width: Annotated[int | None, typer.Option(min=8, help="[default: sampling.width]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="[default: sampling.steps]")] = None,
+    guidance: Annotated[float | None, typer.Option(min=1, help="[default: sampling.guidance]")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
+    fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
+) -> None:
+    """Draw one clip with a pruned adapter.
+
+    \b
+    leanmotion generate --prompt "two red triangles meet" -o clip.gif
+    leanmotion generate --prompt "a blue ring grows" --compare --seed 3 -o both.mp4
+    """
+    if out.suffix not in {".gif", ".mp4"}:
+        raise LeanmotionError(f"--out {out}: choose a name that ends in .gif or .mp4")
+    import numpy as np
+    import torch
+
+    from leanmotion.model.pruned_adapter import load_pruned_pipeline
+    from leanmotion.model.teacher import load_pipeline
+    from leanmotion.pipeline.settings import load_settings
+    from leanmotion.report.gallery import write_clips
+
+    settings = load_settings(params)
+    s = settings.sampling
+    pipelines = [load_pipeline(settings.teacher)] if compare else []
+    pipelines.append(load_pruned_pipeline(adapter, base=base or settings.teacher.base))
+    clips = []
+    for pipeline in pipelines:
+        drawn: Any = pipeline(
+            prompt, negative_prompt=settings.prompts.negative, num_frames=frames or s.frames, height=height or s.height,
+            width=width or s.width, num_inference_steps=steps or s.steps, guidance_scale=guidance or s.guidance,
+            generator=torch.Generator().manual_seed(seed), output_type="np",
+        )  # fmt: skip
+        clips.append((np.asarray(drawn.frames[0]) * 255).round().astype(np.uint8))
+    write_clips(clips, out, fps=fps)
+    print(out)
+
+
+@app.command()
+@guarded
+def show(
+    artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/")],
+    rows: Annotated[int, typer.Option(min=1, help="rows to print, or clips to show")] = 30,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="of videos: .png for strips of frames, .gif or .mp4 to play")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="of a .gif or .mp4")] = 8,
+) -> None:
+    """Print an artefact as a table; of a video table, write its clips as a contact sheet or side by side.
+
+    \b
+    leanmotion show data/ranking.parquet
+    leanmotion show data/videos/ablate/mid_0.parquet -o sheet.png
+    leanmotion show data/videos/full/report_a.parquet --rows 9 -o nine.gif
+    """
+    from leanmotion.pipeline.tables import artefact_of, read_table, table_meta
+
+    if artefact.suffix != ".parquet":
+        raise LeanmotionError(f"{artefact}: show takes .parquet artefacts; open a page in a browser, JSON as text")
+    name = artefact_of(artefact)
+    if out is not None:
+        if name != "videos":
+            raise LeanmotionError(f"--out {out}: {artefact} holds {name}, no videos: leave --out away to print it")
+        from leanmotion.report.gallery import first_clips, write_clips
+
+        write_clips(first_clips(artefact, rows), out, fps=fps)
+        print(out)
+        return
+    table = read_table(artefact, name)
+    plain = [c for c, kind in zip(table.column_names, table.schema.types, strict=True) if str(kind) != "binary"]
+    print(table.select(plain).slice(0, rows).to_pandas().to_string(index=False))
+    print(f"{name}: {table.num_rows} rows", *(f"{k}={v}" for k, v in sorted(table_meta(table).items())), sep="\n  ")
+
+
+@app.command()
+@guarded
+def readme(
+    path: Annotated[Path, typer.Argument(help="the README, with its markers")] = Path("README.md"),
+    params: Annotated[Path, typer.Option(help="the settings of the run")] = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="its artefacts")] = Path("data"),
+    metrics: Annotated[Path, typer.Option(help="its metrics")] = Path("metrics"),
+) -> None:
+    """Write the README's results (table, GIF, contact sheet) from the artefacts and metrics of the last run.
+
+    What stands between `<!-- results -->` and `<!-- reading -->` and their ends is replaced; a test holds that these
+    figures are those of metrics/.
+    """
+    from leanmotion.commands.readme import write_readme
+
+    for written in write_readme(path, params=params, data=data, metrics=metrics):
+        print(written)

@@ -1,0 +1,118 @@
+"""What a whole run will draw, store and take, from the settings and one measured chunk."""
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from leanmotion.pipeline.settings import Settings
+
+FFV1_SHARE = (0.2, 0.5)
+"""Size of lossless FFV1 against raw frames; the sprites take 0.25 (87.4 of 353.9 MB in a whole run of the default)."""
+
+COPIES = 2
+"""The chunk store holds every clip once, DVC's cache the tables made of them."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One measured chunk. `clip_seconds`: to draw one clip; `peak_bytes`: of the process, or of the GPU."""
+
+    clip_seconds: float
+    peak_bytes: int
+    device: str
+
+
+def clips_to_draw(settings: Settings) -> dict[str, int]:
+    """Stage -> clips that it draws when nothing is cached; probes that repeat a single removal are counted again."""
+    splits = settings.split_counts
+    shown = splits["select"] + splits["report"]
+    probes = sum(len(p.counts) * (1 + p.random) + p.single for p in settings.probe.sets.values())
+    counts = {
+        "generate": 2 * sum(splits.values()),
+        "ablate": len(settings.teacher.blocks) * splits["rank"],
+        "probe": probes * splits["rank"],
+        # Each round twice: pruned only, and distilled.
+        "render": 2 * len(settings.rounds) * shown,
+    }
+    return counts | ({"clips": settings.clips.count} if settings.clips.source == "teacher" else {})
+
+
+def video_bytes(settings: Settings) -> tuple[int, int, int]:
+    """Raw bytes of all videos, and the least and most that store and cache will take of them."""
+    s = settings.sampling
+    stored = sum(n for stage, n in clips_to_draw(settings).items() if stage != "clips")
+    raw = stored * s.frames * s.height * s.width * 3
+    low, high = FFV1_SHARE
+    return raw, int(raw * low * COPIES), int(raw * high * COPIES)
+
+
+def measure_speed(settings: Settings) -> Speed:
+    """Draw one chunk with the teacher, after a first one that is not timed.
+
+    Raises:
+        LeanmotionError: weights that are missing, damaged or do not fit.
+    """
+    import torch
+
+    from leanmotion.model.requests import Request
+    from leanmotion.model.sampler import Sampler
+    from leanmotion.model.teacher import load_pipeline
+    from leanmotion.pipeline.processes import device
+    from leanmotion.prompts.splits import load_prompts
+
+    torch.set_num_threads(settings.sampling.threads)
+    where = device()
+    sampler = Sampler(load_pipeline(settings.teacher), settings.sampling, where)
+    prompts = load_prompts(settings.prompts.source)
+    chunk = [Request(prompts[i % len(prompts)], settings.prompts.negative, i) for i in range(settings.sampling.chunk)]
+    sampler(chunk[:1])
+    start = time.perf_counter()
+    sampler(chunk)
+    return Speed((time.perf_counter() - start) / len(chunk), _peak_bytes(torch, where), where)
+
+
+def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
+    """Stage -> seconds on this device, of the stages that draw or train.
+
+    A training step counts as four UNet calls a clip: the teacher's, and three of the student's size for forward and
+    backward (Kaplan et al. 2020, section 2.1: backward costs twice forward). Students are lighter: an upper bound.
+    """
+    found = {stage: n * speed.clip_seconds for stage, n in clips_to_draw(settings).items()}
+    calls = settings.sampling.steps * (2 if settings.sampling.guidance > 1 else 1)
+    how = settings.distillation
+    # A round that leaves no block, or has no steps, trains nothing.
+    left = [name for name, r in settings.rounds.items() if r.count < len(settings.teacher.blocks)]
+    budgets = [steps for name in left if (steps := settings.steps_of(name))]
+    # Trajectories under guidance show each clip with both prompts; validation draws with three sets of weights.
+    shown = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
+    return found | {"distill": (shown / calls + 3 * how.validation * len(budgets)) * speed.clip_seconds}
+
+
+def duration(value: int | float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(42), duration(600), duration(9000)
+    ('42 s', '10.0 min', '2.5 h')
+    """
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.1f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+def size(value: int | float) -> str:
+    """Bytes as people say them.
+
+    >>> size(2_500_000), size(3.2e9)
+    ('2.5 MB', '3.2 GB')
+    """
+    return f"{value / 1e6:.1f} MB" if value < 1e9 else f"{value / 1e9:.1f} GB"
+
+
+def _peak_bytes(torch: Any, where: str) -> int:
+    if where.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,120 @@
+"""What `dvc repro` would run, and why: DVC's own status and graph, stage families folded."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.dvc import ask, edges
+from leanmotion.pipeline.settings import Settings
+
+_STATES = {"deleted": "missing", "not in cache": "not here"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stages whose inputs changed, with the reasons; those behind them, which run if their inputs come out new; and
+    changed stages that are frozen: `dvc repro` leaves them as they are.
+    """
+
+    changed: dict[str, list[str]]
+    behind: list[str]
+    frozen: list[str]
+
+
+def plan(root: Path = Path()) -> Plan:
+    """Ask DVC.
+
+    Raises:
+        LeanmotionError: not a DVC project, or DVC cannot read it.
+    """
+    status = json.loads(ask(root, "status", "--json"))
+    graph = edges(ask(root, "dag", "--dot"))
+    changed = {stage: reasons(entries) for stage, entries in status.items()}
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    frozen = sorted(stage for stage in changed if stages.get(stage, {}).get("frozen"))
+    changed = {stage: why for stage, why in changed.items() if why and stage not in frozen}
+    # What always writes the same, such as `check`, reruns nothing behind it.
+    moving = [stage for stage in changed if not stages.get(stage, {}).get("meta", {}).get("constant")]
+    return Plan(changed, [stage for stage in _behind(moving, graph) if stage not in changed], frozen)
+
+
+def check_flow(settings: Settings, root: Path = Path()) -> int:
+    """Check the settings against the stages of dvc.yaml; returns how many stages (of a family: one) there are.
+
+    Raises:
+        LeanmotionError: no dvc.yaml, a stage that reads a section which the settings lack, or no `teacher.dep`.
+    """
+    try:
+        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise LeanmotionError(f"dvc.yaml: not readable ({type(error).__name__}): run in the project's folder") from None
+    sections = settings.model_dump(by_alias=True)
+    for name, stage in stages.items():
+        for wanted in stage.get("do", stage).get("params", []):
+            if isinstance(wanted, str) and wanted.split(".")[0] not in sections:
+                raise LeanmotionError(f"dvc.yaml: stage {name} reads {wanted}, which params.yaml does not hold")
+    if not (root / settings.teacher.dep).exists():
+        raise LeanmotionError(
+            f"teacher.dep: {settings.teacher.dep} is missing: name the weights' folder, or a file that pins them"
+        )
+    return len(stages)
+
+
+def reasons(entries: Iterable[Any]) -> list[str]:
+    """One stage's entries of `dvc status --json` in words: "params.yaml: ranking.criterion", "data/x missing"."""
+    found: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, Mapping):
+            found.append("its command changed" if entry == "changed command" else str(entry))
+            continue
+        for kind, paths in entry.items():
+            # Outputs without their names, so that the stages of a family share a line.
+            found += [_reason("its output" if kind == "changed outs" else path, state) for path, state in paths.items()]
+    return list(dict.fromkeys(found))
+
+
+def _reason(what: str, state: str | Mapping[str, str]) -> str:
+    """What changed: the settings of a params file by name, or how a file is."""
+    return f"{what} is {_STATES.get(state, state)}" if isinstance(state, str) else f"{what}: {', '.join(sorted(state))}"
+
+
+def lines(planned: Plan) -> list[str]:
+    """The plan as lines of text; stages of one family with the same reasons share a line."""
+    left = [f"left alone, as it is frozen: {stage} (`dvc unfreeze {stage}` first)" for stage in planned.frozen]
+    if not planned.changed:
+        return ["nothing to run: every stage is up to date", *left]
+    groups: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for stage, why in planned.changed.items():
+        groups.setdefault((stage.partition("@")[0], tuple(why)), []).append(stage)
+    said = ["would run:"]
+    for (family, why), members in groups.items():
+        said.append(f"  {_named(family, members)}")
+        said += [f"      {reason}" for reason in why]
+    if planned.behind:
+        families: dict[str, list[str]] = {}
+        for stage in planned.behind:
+            families.setdefault(stage.partition("@")[0], []).append(stage)
+        said += ["then, where what they read comes out different:"]
+        said += [f"  {_named(family, members)}" for family, members in families.items()]
+    return said + left
+
+
+def _named(family: str, members: list[str]) -> str:
+    return members[0] if len(members) == 1 else f"{family} ({len(members)} stages)"
+
+
+def _behind(changed: Iterable[str], edges: Mapping[str, list[str]]) -> list[str]:
+    """All stages downstream of these, nearest first."""
+    seen: dict[str, None] = {}
+    todo = list(changed)
+    while todo:
+        for stage in edges.get(todo.pop(0), []):
+            if stage not in seen:
+                seen[stage] = None
+                todo.append(stage)
+    return list(seen)

@@ -1,0 +1,4 @@
+"""What a unit costs: parameters, multiply-accumulates (counted) and seconds (measured).
+
+Nothing here looks at a clip.
+"""

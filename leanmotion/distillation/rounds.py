@@ -1,0 +1,197 @@
+"""One round: delete the next blocks from the previous round's student, then distil what is left from the teacher."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmotion.distillation.caption_states import CaptionEncoder
+from leanmotion.distillation.checkpoints import CheckpointStore
+from leanmotion.distillation.clip_source import ClipSource
+from leanmotion.distillation.kept_rounds import KeptRounds
+from leanmotion.distillation.losses import DistillationSettings
+from leanmotion.distillation.sampler_steps import Drawing
+from leanmotion.distillation.training import distil
+from leanmotion.errors import LeanmotionError
+from leanmotion.model.memory import recomputed
+from leanmotion.model.pruned_adapter import apply_pruned, save_pruned
+from leanmotion.model.removal import remove_units, removed_units
+from leanmotion.model.sampler import make_scheduler
+from leanmotion.model.samplers import Networks
+from leanmotion.model.student import RoundPlan, Student
+from leanmotion.pipeline.code_address import code_address, library_versions
+from leanmotion.pipeline.digests import file_sha256, values_digest
+from leanmotion.pipeline.processes import device, ranks
+from leanmotion.pipeline.progress import Progress
+from leanmotion.pipeline.scratch import scratch_folder
+from leanmotion.pipeline.setting_address import addressed
+from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.tables import read_table, table_digest, write_table
+
+if TYPE_CHECKING:
+    from diffusers import UNetMotionModel
+
+_LOSSES = "losses.parquet"
+
+
+def run_round(
+    settings: Settings, plan: RoundPlan, samplers: Networks, clips: Path, out: Path, *, keep: bool = True
+) -> list[dict[str, Any]]:
+    """Delete and distil; writes the student's folder (adapter, losses, `student.json`) and returns the loss rows.
+
+    A round of the same address that was kept is put back instead, whatever of the code or the settings has changed.
+
+    Args:
+        settings: All settings.
+        plan: What is deleted, from which student.
+        samplers: The teacher's networks.
+        clips: The `clips` table.
+        out: The student's folder.
+        keep: Whether to keep the finished round in scratch; the caller may keep `out` itself.
+
+    Raises:
+        LeanmotionError: Clips of another shape than the teacher draws, or divergence.
+    """
+    together, kept = ranks(), KeptRounds()
+    address = round_address(settings, plan, samplers, clips)
+    checkpoints = scratch_folder() / "distil" / plan.name
+    # A clip stage that ended needs its parts no more.
+    shutil.rmtree(scratch_folder() / "clips", ignore_errors=True)
+    if together.agree(together.main and kept.take(plan.name, address, out)):
+        together.dismiss()
+        # Of a process that was killed when it had kept the round.
+        CheckpointStore(checkpoints, address).path.unlink(missing_ok=True)
+        return read_table(out / _LOSSES, "losses").to_pylist()
+    rows = train_round(settings, plan, samplers, clips, out, checkpoints, address)
+    if keep:
+        kept.keep(plan.name, address, out)
+    # Not before: DVC may be killed when it has not yet recorded this round.
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return rows
+
+
+def round_address(settings: Settings, plan: RoundPlan, samplers: Networks, clips: Path) -> str:
+    """SHA-256 of all that a round's student depends on, known before anything is loaded."""
+    how = addressed(settings.distillation)
+    del how["checkpoint_every"]  # no part of the result
+    what = {
+        "round": plan.name,
+        "removed": plan.removed,
+        "previous": [plan.previous.weights, plan.previous.removed],
+        "teacher": [samplers.record.sha256, settings.teacher.dtype],
+        "clips": table_digest(clips, "clips"),
+        "distillation": {**how, "steps": distillation_settings(settings, plan.steps).steps},
+        "sampling": addressed(settings.sampling),
+        "negative": settings.prompts.negative,
+        "code": code_address(*TRAINING),
+        "libraries": library_versions(),
+    }
+    return values_digest(what)
+
+
+def train_round(
+    settings: Settings, plan: RoundPlan, samplers: Networks, clips: Path, out: Path, checkpoints: Path, address: str
+) -> list[dict[str, Any]]:
+    """What `run_round` does where nothing was kept. Of many ranks the main one alone writes, and returns.
+
+    Args:
+        settings: As `run_round` has them, and so on.
+        plan: What is deleted, from which student.
+        samplers: The teacher's networks.
+        clips: The `clips` table.
+        out: The student's folder.
+        checkpoints: A folder of this round alone; a killed training goes on from what it finds there.
+        address: The round's.
+
+    Raises:
+        LeanmotionError: Clips of another shape than the teacher draws, or divergence.
+    """
+    import diffusers
+
+    pipeline = samplers.pipeline.to(device())
+    teacher = pipeline.unet.eval().requires_grad_(False)
+    student = prune(student_unet(samplers, plan.previous), plan)
+    validation: dict[str, float] = {}
+
+    def note(before: float, after: float) -> None:
+        if not (math.isfinite(before) and math.isfinite(after)):
+            # A comparison with NaN is false: it would quietly keep the untrained weights.
+            raise LeanmotionError(f"validation distance is {before} before training, {after} after: check the weights")
+        validation.update(distance_before=before, distance_after=after)
+
+    together, how = ranks(), distillation_settings(settings, plan.steps)
+    progress = Progress(f"distil {plan.name}", how.steps, "step")
+    with _named(plan.name), closing(progress), recomputed(student):
+        rows = distil(
+            student.to(device()),  # pyright: ignore[reportArgumentType]
+            teacher,
+            diffusers.DDPMScheduler.from_config(pipeline.scheduler.config),
+            ClipSource(clips),
+            how,
+            encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
+            checkpoint_dir=checkpoints,
+            progress=lambda row: progress.update(1),
+            ranks=together,
+            drawing=drawing_of(settings, pipeline.scheduler),
+            validated=note,
+            address=address,
+        )
+    together.dismiss()
+    evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
+    save_pruned(student, out / "adapter", evidence=evidence)
+    write_table(out / _LOSSES, "losses", rows)
+    Student(out, plan.name, file_sha256(out / "adapter" / "config.json"), plan.removed).write()
+    return rows
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors inside say which round they stopped."""
+    try:
+        yield
+    except LeanmotionError as error:
+        raise LeanmotionError(f"round {name}: {error}") from error
+
+
+def student_unet(samplers: Networks, student: Student) -> "UNetMotionModel":
+    """A UNet of its own with a student's weights; the teacher's for `base`."""
+    from diffusers import UNetMotionModel
+
+    from leanmotion.model.teacher import load_motion_adapter
+
+    if student.is_teacher:
+        return UNetMotionModel.from_unet2d(samplers.base.unet, load_motion_adapter(samplers.settings.teacher)).float()  # pyright: ignore[reportAttributeAccessIssue]
+    student.verify()
+    return apply_pruned(samplers.base.unet, student.adapter).float()
+
+
+def prune(unet: "UNetMotionModel", plan: RoundPlan) -> "UNetMotionModel":
+    """Remove what this round deletes beyond what is gone already, in place."""
+    gone = set(removed_units(unet))
+    remove_units(unet, [block for block in plan.removed if block not in gone])
+    return unet
+
+
+def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
+    """The sampler of the settings, if distillation draws at all."""
+    sampling, how = settings.sampling, settings.distillation
+    if how.inputs == "clips" and how.validation == 0:
+        return None
+    made = make_scheduler(scheduler, sampling.scheduler)
+    return Drawing(made, sampling.steps, sampling.guidance, settings.prompts.negative if sampling.guidance > 1 else "")
+
+
+def distillation_settings(settings: Settings, steps: int | None = None) -> DistillationSettings:
+    """The library's settings from those of params.yaml: same names. `steps`: a budget that is not the setting's."""
+    values = settings.distillation.model_dump()
+    if steps is not None:
+        values["steps"] = steps
+    if isinstance(values["trainable"], list):
+        values["trainable"] = tuple(values["trainable"])
+    return DistillationSettings(**values)
+
+
+TRAINING = (train_round, Networks)
+"""What makes a round's student. All code that these reach is part of a round's address."""

@@ -1,0 +1,138 @@
+"""The chosen student in three forms, each checked against it before anything is handed over."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leanmotion.cost.macs import unet_inputs, unet_macs
+from leanmotion.distillation.rounds import student_unet
+from leanmotion.errors import LeanmotionError
+from leanmotion.export.model_card import model_card
+from leanmotion.model.original_format import load_adapter, write_original
+from leanmotion.model.pruned_adapter import apply_pruned, save_portable, save_pruned
+from leanmotion.model.sampler import latent_shape
+from leanmotion.model.samplers import Samplers
+from leanmotion.model.student import Student
+from leanmotion.model.units import list_units, motion_slots, parameters
+from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import sync
+
+if TYPE_CHECKING:
+    from diffusers import UNetMotionModel
+
+SUMS = "SHA256SUMS"
+"""Of all files of an export, as `sha256sum --check` reads them: stock formats have no place for a digest."""
+_TOLERANCE = 1e-5
+"""Of the largest output: the portable forms compute removed blocks, whose zeros pass through other kernels."""
+
+
+def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, Any], out: Path) -> dict[str, int]:
+    """Write `pruned/`, `portable/` and `original/` below `out`; nothing appears there unless all of it is right.
+
+    Args:
+        samplers: Of the teacher.
+        student: The chosen round's; the teacher itself where nothing is to be deleted.
+        evidence: What was measured of it; goes into the model card and the pruned form's config.
+        out: The export's folder.
+
+    Returns:
+        Bytes per form.
+
+    Raises:
+        LeanmotionError: A form computes something else than the student.
+    """
+    unet = student_unet(samplers, student).eval()
+    _check_cost(samplers, unet, student)
+    if out.is_symlink():
+        raise LeanmotionError(f"{out}: is a link: name the folder itself, so that nothing is replaced elsewhere")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    card = model_card(samplers.settings, samplers.record, student, evidence)
+    try:
+        save_pruned(unet, partial / "pruned", evidence=evidence, card=card)
+        save_portable(unet, partial / "portable", card=card)
+        (partial / "original").mkdir()
+        write_original(unet, partial / "original" / "motion_module.safetensors")
+        write_original(unet, partial / "original" / "motion_module.ckpt")
+        _check_forms(samplers, unet, partial)
+        files = sorted(f for f in partial.rglob("*") if f.is_file())
+        write_text(partial / SUMS, "".join(f"{file_sha256(f)}  {f.relative_to(partial).as_posix()}\n" for f in files))
+        shutil.rmtree(out, ignore_errors=True)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    sync(out.parent)
+    return {
+        form.name: sum(f.stat().st_size for f in form.rglob("*") if f.is_file())
+        for form in sorted(out.iterdir())
+        if form.is_dir()
+    }
+
+
+def _check_cost(samplers: Samplers, student: "UNetMotionModel", chosen: Student) -> None:
+    """A removed block must cost nothing: its place computes nothing, and the UNet's figures are less by the block's."""
+    from leanmotion.model.teacher import load_pipeline
+
+    for slot in motion_slots(student):
+        if slot.block in chosen.removed and list(slot.module.children()):
+            raise LeanmotionError(
+                f"export: {slot.block} should be gone and is still computed: not handed over; report it"
+            )
+    whole: Any = load_pipeline(samplers.settings.teacher, samplers.base).unet
+    shape = latent_shape(samplers.base, samplers.settings.sampling)
+    size = {
+        "frames": shape[1],
+        "height": shape[2],
+        "width": shape[3],
+        "tokens": samplers.base.tokenizer.model_max_length,
+    }
+    blocks = {unit.id: unit for unit in list_units(whole, "temporal_transformer")}
+    gone = [blocks[name] for name in chosen.removed]
+    macs = unet_macs(whole, **size, units=gone)
+    wanted = {
+        "parameters": parameters(whole) - sum(unit.parameters for unit in gone),
+        "MACs": macs["total"] - sum(macs[unit.id] for unit in gone),
+    }
+    found = {"parameters": parameters(student), "MACs": unet_macs(student, **size, units=[])["total"]}
+    for name, value in wanted.items():
+        if found[name] != value:
+            raise LeanmotionError(
+                f"export: the student has {found[name]:,} {name}, {value:,} are left without "
+                f"{', '.join(chosen.removed)}: a removed block still costs; not handed over; report it"
+            )
+
+
+@torch.no_grad()
+def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -> None:
+    """The student's output on noise must be every form's, and must not be that of the bare image UNet."""
+    from diffusers import UNetMotionModel
+
+    shape = latent_shape(samplers.base, samplers.settings.sampling)
+    tokens = samplers.base.tokenizer.model_max_length
+    inputs = unet_inputs(student, frames=shape[1], height=shape[2], width=shape[3], tokens=tokens)
+    wanted = student(**inputs).sample
+
+    def check(form: str, unet: "UNetMotionModel", exact: bool) -> None:
+        found = unet.float().eval()(**inputs).sample
+        allowed = 0.0 if exact else _TOLERANCE * float(wanted.abs().max())
+        if not float((found - wanted).abs().max()) <= allowed:
+            raise LeanmotionError(
+                f"export: {form} computes something else than the student: not handed over; report it"
+            )
+
+    check("pruned", apply_pruned(samplers.base.unet, folder / "pruned"), exact=True)
+    config: Any = student.config
+    # Weights alone tell neither heads nor norm groups.
+    told = {"heads": config.motion_num_attention_heads, "norm_groups": config.norm_num_groups}
+    for form, options in (
+        ("portable", {}),
+        ("original/motion_module.safetensors", told),
+        ("original/motion_module.ckpt", told),
+    ):
+        adapter = load_adapter(folder / form, **options)
+        whole: Any = UNetMotionModel.from_unet2d(samplers.base.unet, adapter)
+        check(form, whole, exact=False)

@@ -1,0 +1,278 @@
+"""Frames -> features: the networks that a video distance is taken in.
+
+A number travels with its extractor, the digest of its weights, the count of videos and frames, and `ddof`:
+`describe` says it in words. Only the official I3D file gives the FVD of papers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.features.pinned import checked_digest, joint_digest, snapshot
+from leanmotion.pipeline.alignment import align
+
+Clips = UInt8[np.ndarray, "clips frames height width 3"]
+
+EXTRACTORS = ("sprites", "i3d", "videomae")
+OFFICIAL_I3D = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
+"""sha256 of `i3d_torchscript.pt`, the Kinetics-400 `rgb_scratch` I3D that StyleGAN-V and later work measure with."""
+
+I3D_FRAMES, I3D_SIZE, I3D_FEATURES = 16, 224, 400
+# ImageNet's channel moments for pixels in [0, 1]: what VideoMAE's processor takes off.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A network that gives one feature vector a clip.
+
+    Attributes:
+        name: one of `EXTRACTORS`.
+        digest: sha256 of its weights.
+        official: these are the weights of the papers' FVD.
+        dimensions: features of a clip.
+    """
+
+    name: str
+    digest: str
+    official: bool
+    dimensions: int
+
+    def check_frames(self, frames: int, height: int, width: int) -> None:
+        """Raise LeanmotionError if clips of this size cannot be taken."""
+        ...
+
+    def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
+        """Features of each clip. Raises LeanmotionError as `check_frames`."""
+        ...
+
+
+def load_extractor(
+    name: str,
+    *,
+    path: str | Path,
+    sha256: str | None = None,
+    revision: str | None = None,
+    batch: int = 16,
+    device: str = "cpu",
+) -> Extractor:
+    """Load an extractor from its weights, after checking their sha256.
+
+    FVD is of `i3d` (Unterthiner et al. 2018, section 3); `sprites` reads the embedded world only.
+
+    Args:
+        name: one of `EXTRACTORS`.
+        path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a hub id with `revision`.
+        sha256: `i3d`: of the file, the official one unless told another. `sprites`, `videomae`: of the SHA-256 of
+            config.json and each weights file in hexadecimal, joined; checked if given.
+        revision: commit of a hub id.
+        batch: clips in one forward pass.
+        device: where the network runs; features [clips, features] come back as float32 on the host.
+
+    Raises:
+        LeanmotionError: an unknown name, weights missing or damaged, or another sha256.
+    """
+    if batch < 1:
+        raise LeanmotionError(f"extractor.batch is {batch}: 1 or more")
+    if name == "sprites":
+        return SpritesExtractor(Path(path), sha256, batch, device)
+    if name == "i3d":
+        return I3DExtractor(Path(path), sha256, batch, device)
+    if name == "videomae":
+        return VideoMAEExtractor(str(path), sha256, revision, batch, device)
+    known = ", ".join(EXTRACTORS)
+    raise LeanmotionError(f"extractor.name is {name!r}: choose one of {known}{did_you_mean(name, EXTRACTORS)}")
+
+
+def describe(name: str, *, official: bool, videos: int, frames: int, ddof: int = 1) -> str:
+    """What a Frechet distance was measured with, to stand beside the number."""
+    weights = "" if official or name != "i3d" else " (not the official weights)"
+    return f"FVD, {name} features{weights}, N = {videos}, {frames} frames, ddof = {ddof}"
+
+
+class SpritesExtractor:
+    """The embedded reader of the small world: pooled features, and what its heads read off a clip."""
+
+    name, official = "sprites", False
+
+    def __init__(self, folder: Path, sha256: str | None, batch: int, device: str) -> None:
+        from leanmotion.features.sprites_reader import CONFIG, WEIGHTS, SpriteReader
+
+        # The config too: another size of frames or order of labels would be another reader of the same weights.
+        self.digest = joint_digest([folder / CONFIG, folder / WEIGHTS], sha256)
+        try:
+            self._model = SpriteReader.from_folder(folder).to(device)
+        except Exception as error:  # safetensors and json have an error class each, torch a bare RuntimeError
+            raise LeanmotionError(f"extractor.path {folder}: no reader of sprites can be loaded: {error}") from error
+        self.dimensions = int(self._model.settings["features"])
+        self._batch, self._device = batch, device
+
+    def check_frames(self, frames: int, height: int, width: int) -> None:
+        """Any size (frames are resized), two frames or more."""
+        _at_least_two(frames, self.name)
+
+    def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
+        """Pooled features before the heads."""
+        self.check_frames(*clips.shape[1:4])
+        return _in_batches(clips, self._batch, self._device, lambda x: self._model(_signed(x))[0])
+
+    def read(self, clips: Clips) -> dict[str, np.ndarray]:
+        """Head -> class name of each clip `[clips]`: the caption as the network sees it."""
+        self.check_frames(*clips.shape[1:4])
+        labels = {}
+        for head, names in self._model.labels.items():
+            logits = _in_batches(
+                clips, self._batch, self._device, lambda x, head=head: self._model(_signed(x))[1][head]
+            )
+            labels[head] = np.asarray(names)[logits.argmax(axis=1)]
+        return labels
+
+
+class I3DExtractor:
+    """I3D of Kinetics-400 from a TorchScript file: 400 logits of 16 frames, as the field's FVD takes them.
+
+    Frames are stretched to 224 x 224 bilinearly without antialiasing and scaled to [-1, 1] here, so that the
+    file's own preprocessing stays out; float32 throughout, TF32 and autocast off. The file holds code: it is
+    opened only after its sha256 was found equal to the official one or to the one in the settings.
+    """
+
+    name, dimensions = "i3d", I3D_FEATURES
+
+    def __init__(self, path: Path, sha256: str | None, batch: int, device: str) -> None:
+        self.digest = checked_digest(path, sha256 or OFFICIAL_I3D)
+        self.official = self.digest == OFFICIAL_I3D
+        try:
+            with warnings.catch_warnings():
+                # The field's file is TorchScript, whatever newer torch advises.
+                warnings.filterwarnings("ignore", message=".*torch.jit.load", category=DeprecationWarning)
+                self._model = torch.jit.load(str(path), map_location=device).eval()
+        except RuntimeError as error:
+            line = str(error).strip().splitlines()[0]
+            raise LeanmotionError(f"extractor.path {path} is no TorchScript file: {line}") from error
+        self._batch, self._device = batch, device
+
+    def check_frames(self, frames: int, height: int, width: int) -> None:
+        """16 frames of any size."""
+        if frames != I3D_FRAMES:
+            raise LeanmotionError(
+                f"sampling.frames is {frames}: the i3d extractor takes {I3D_FRAMES} frames, as published FVD does"
+            )
+
+    def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
+        """The 400 logits."""
+        self.check_frames(*clips.shape[1:4])
+        out = _in_batches(clips, self._batch, self._device, lambda x: self.logits(_signed(x)))
+        if out.shape[1] != self.dimensions:
+            raise LeanmotionError(f"the i3d file gives {out.shape[1]} features a clip, not {self.dimensions}")
+        return out
+
+    def logits(self, frames: Tensor) -> Tensor:
+        """Logits `[clips, 400]` of float frames `[clips, frames, 3, height, width]` in [-1, 1]."""
+        x = _stretched(frames, I3D_SIZE).transpose(1, 2)
+        return self._model(x, rescale=False, resize=False, return_features=True)
+
+
+class VideoMAEExtractor:
+    """VideoMAE's encoder: its last hidden state, averaged over tokens (after Ge et al., 2024, content-debiased FVD)."""
+
+    name, official = "videomae", False
+
+    def __init__(self, path: str, sha256: str | None, revision: str | None, batch: int, device: str) -> None:
+        from transformers import VideoMAEModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+
+        folder = snapshot(path, revision)
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise LeanmotionError(f"extractor.path {path}: no .safetensors weights there")
+        # The config too: weights tell neither heads nor frames.
+        self.digest = joint_digest([folder / "config.json", *files], sha256)
+        try:
+            loaded: Any = VideoMAEModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise LeanmotionError(f"extractor.path {path}: no VideoMAE can be loaded: {line}") from error
+        self._model, info = loaded
+        if info["missing_keys"]:
+            # transformers would leave these at random values.
+            raise LeanmotionError(f"extractor.path {path}: weights lack {sorted(info['missing_keys'])[0]}")
+        self._model = self._model.float().eval().to(device)
+        align(self._model)
+        self.dimensions = int(self._model.config.hidden_size)
+        self._batch, self._device = batch, device
+
+    def check_frames(self, frames: int, height: int, width: int) -> None:
+        """As many frames as the model was made for, of any size."""
+        needed = self._model.config.num_frames
+        if frames != needed:
+            raise LeanmotionError(f"sampling.frames is {frames}: this videomae extractor takes {needed} frames")
+
+    def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
+        """Mean of the encoder's tokens."""
+        self.check_frames(*clips.shape[1:4])
+        return _in_batches(clips, self._batch, self._device, self._tokens)
+
+    def _tokens(self, frames: Tensor) -> Tensor:
+        x = _stretched(frames / 255.0, self._model.config.image_size)
+        mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+        return self._model(pixel_values=(x - mean) / std).last_hidden_state.mean(dim=1)
+
+
+def _in_batches(
+    clips: Clips, batch: int, device: str, forward: Callable[[Tensor], Tensor]
+) -> Float32[np.ndarray, "clips features"]:
+    """`forward` on float frames `[clips, frames, 3, height, width]` in [0, 255], in float32."""
+    if len(clips) == 0:
+        raise LeanmotionError("there are no clips to extract features of")
+    parts = []
+    with torch.inference_mode(), _exact_float32(device):
+        for start in range(0, len(clips), batch):
+            part = torch.from_numpy(np.ascontiguousarray(clips[start : start + batch])).to(device)
+            parts.append(forward(part.permute(0, 1, 4, 2, 3).float()).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+@contextmanager
+def _exact_float32(device: str) -> Iterator[None]:
+    """TF32 and autocast off inside, the caller's settings back after."""
+    kind = torch.device(device).type
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with (
+            torch.autocast(kind, enabled=False),
+            cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, False),
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _signed(frames: Tensor) -> Tensor:
+    return frames / 127.5 - 1.0
+
+
+def _stretched(frames: Tensor, size: int) -> Tensor:
+    flat = interpolate(frames.flatten(0, 1), (size, size), mode="bilinear", align_corners=False, antialias=False)
+    return flat.unflatten(0, frames.shape[:2])
+
+
+def _at_least_two(frames: int, name: str) -> None:
+    if frames < 2:
+        raise LeanmotionError(f"sampling.frames is {frames}: {name} takes 2 frames or more")

@@ -1,0 +1,292 @@
+"""Motion modules under the key names of the original AnimateDiff, and the adapters that people hold.
+
+Original key: `down_blocks.0.motion_modules.1.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight`,
+the diffusers key of the same tensor: `down_blocks.0.motion_modules.1.transformer_blocks.0.attn1.to_q.weight`.
+The original has a positional encoding in each attention layer (`pos_encoder.pe`), diffusers one per transformer block
+(`pos_embed.pe`). Read from the original code (guoyww/AnimateDiff, motion_module.py), the checks of ComfyUI's
+AnimateDiff-Evolved (motion_module_ad.py) and diffusers (single_file_utils.py).
+"""
+
+import json
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.model.motion_state import (
+    check_keys,
+    expected_shapes,
+    full_motion_state,
+    motion_config,
+    portable_tensors,
+    sinusoids,
+)
+from leanmotion.model.weights import adapter_files
+from leanmotion.pipeline.writing import whole
+
+if TYPE_CHECKING:
+    from diffusers import MotionAdapter
+
+PathLike = str | os.PathLike[str]
+# Diffusers' names and the original's, inside a transformer block.
+_NAMES = {
+    ".attn1.": ".attention_blocks.0.",
+    ".attn2.": ".attention_blocks.1.",
+    ".norm1.": ".norms.0.",
+    ".norm2.": ".norms.1.",
+    ".norm3.": ".ff_norm.",
+}
+_PLACE = re.compile(r"^((?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.\d+\.")
+# AnimateLCM's file has no positional encoding, its users take this many frames as the most.
+_LENGTH_WITHOUT_ENCODING = 64
+# What else goes by such a file name: a key that tells it, its name, what to do.
+_UNFIT = (
+    (r"lora", "a motion LoRA", "give the motion module, and load the LoRA into the pipeline"),
+    (r"controlnet_cond_embedding", "a SparseCtrl encoder", "give the motion module that it belongs to"),
+    (r"temporal_attentions\.", "a Hotshot-XL module (SDXL)", "give one for Stable Diffusion 1.5"),
+    (r"^img_encoder\.", "an image-to-video module", "give a text-to-video one"),
+    (r"^model\.diffusion_model\.", "a whole Stable Diffusion checkpoint", "give it as the base, and a motion module"),
+)
+
+
+def to_original(key: str) -> list[str]:
+    """The original's key names for a diffusers key: one, or two for a positional embedding."""
+    key = _PLACE.sub(lambda match: match.group() + "temporal_transformer.", key)
+    if key.endswith(".pos_embed.pe"):
+        stem = key.removesuffix("pos_embed.pe")
+        return [f"{stem}attention_blocks.{i}.pos_encoder.pe" for i in (0, 1)]
+    for ours, theirs in _NAMES.items():
+        key = key.replace(ours, theirs)
+    return [key]
+
+
+def from_original(key: str) -> str:
+    """The diffusers key for an original one; both positional encodings of a block go to its one embedding."""
+    key = key.replace(".temporal_transformer.", ".", 1)
+    if key.endswith(".pos_encoder.pe"):
+        return re.sub(r"attention_blocks\.\d+\.pos_encoder\.pe$", "pos_embed.pe", key)
+    for ours, theirs in _NAMES.items():
+        key = key.replace(theirs, ours)
+    return key
+
+
+def read_original(
+    path: PathLike, *, heads: int | None = None, norm_groups: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads a motion module from one file: `.safetensors`, or `.ckpt`, `.pth`, `.pt`, `.bin` without unpickling code.
+
+    Original keys (AnimateDiff v1, v2, v3, AnimateLCM, AnimateDiff-Lightning for ComfyUI) or diffusers keys in one
+    file (AnimateDiff-Lightning for diffusers). Blocks, channels, layers and length are read off the weights, which
+    are mapped from the file where its format allows. Other weights of a training checkpoint are left out, as the
+    original loader does.
+
+    Args:
+        path: of the file.
+        heads: attention heads, which weights do not tell: what `write_original` noted, else the published 8.
+        norm_groups: groups of the group norm, likewise; else the published 32.
+
+    Returns:
+        State dict in diffusers keys, and the arguments of its `diffusers.MotionAdapter`.
+
+    Raises:
+        LeanmotionError: not such a file, damaged, incomplete, or for something else (a LoRA, SDXL, SparseCtrl).
+    """
+    path = Path(path)
+    tensors, noted = _read_file(path)
+    what = f"motion module {path}"
+    found = {key.removeprefix("module."): value for key, value in tensors.items()}
+    for pattern, name, mend in _UNFIT:
+        if any(re.search(pattern, key) for key in found):
+            raise LeanmotionError(f"{what}: this is {name}: {mend}")
+    if "conv_in.weight" in found and found["conv_in.weight"].shape[1] == 9:
+        raise LeanmotionError(f"{what}: this is a PIA module with its own conv_in: give a plain motion module")
+    state: dict[str, Tensor] = {}
+    for key, value in found.items():
+        if not _PLACE.match(key):
+            continue
+        name = from_original(key)
+        if name in state and not torch.equal(state[name], value):
+            raise LeanmotionError(f"{what}: the two positional encodings of a block differ at {key}: not supported")
+        state[name] = value
+    config = _infer_config(what, state)
+    config["motion_num_attention_heads"] = heads or noted.get("motion_num_attention_heads", 8)
+    config["motion_norm_num_groups"] = norm_groups or noted.get("motion_norm_num_groups", 32)
+    return _whole(what, state, config), config
+
+
+def original_state(model: nn.Module, *, positions: bool = True) -> dict[str, Tensor]:
+    """The motion modules of a `MotionAdapter` or `UNetMotionModel` under original keys, in full shape.
+
+    Removed units are there and do nothing (`leanmotion.model.motion_state.full_motion_state`): ComfyUI's
+    AnimateDiff-Evolved refuses a file with missing keys. `positions=False` leaves the positional encodings out,
+    as AnimateLCM's file does (there they tell AnimateLCM from the others).
+    """
+    state = full_motion_state(model)
+    kept = {key: value for key, value in state.items() if positions or not key.endswith("pos_embed.pe")}
+    return {name: value for key, value in kept.items() for name in to_original(key)}
+
+
+def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) -> Path:
+    """Writes `original_state` to one file, by its suffix: `.safetensors`, or `.ckpt` / `.pth` (a flat dictionary).
+
+    The file appears whole or not at all; same weights, same bytes. A `.safetensors` notes the adapter's config in
+    its header, since weights tell neither heads nor norm groups.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".ckpt", ".pth"):
+        raise LeanmotionError(f"original file {path}: suffix {path.suffix!r}: choose .safetensors, .ckpt or .pth")
+    tensors = portable_tensors(original_state(model, positions=positions))
+    with whole(path) as part:
+        if path.suffix == ".safetensors":
+            note = json.dumps(motion_config(model), sort_keys=True)
+            # One entry only: safetensors writes several in an order that changes from run to run.
+            save_file(tensors, part, metadata={"motion_adapter": note})
+        else:
+            with part.open("wb") as file:  # an open file: given a path, torch writes its name into the bytes
+                torch.save(tensors, file)
+        part.chmod(0o644)  # safetensors writes files that only their owner may read
+    return path
+
+
+def load_adapter(path: PathLike, *, heads: int | None = None, norm_groups: int | None = None) -> "MotionAdapter":
+    """A `MotionAdapter` from a diffusers folder or a single file, complete or not at all; in the file's dtype.
+
+    The length of the positional embedding comes from the weights (the published v2 config omits it). Stock
+    `from_pretrained` only warns where blocks are missing, and leaves them uninitialised: this one refuses.
+
+    Args:
+        path: folder with `config.json` and `diffusion_pytorch_model*`, or a file for `read_original`.
+        heads: for a single file, as in `read_original`.
+        norm_groups: for a single file, as in `read_original`.
+
+    Raises:
+        LeanmotionError: what `read_original` refuses, and folders of other things.
+    """
+    from diffusers import MotionAdapter
+
+    path = Path(path)
+    if path.is_dir():
+        state, config = _read_folder(path)
+    elif path.is_file():
+        state, config = read_original(path, heads=heads, norm_groups=norm_groups)
+    else:
+        raise LeanmotionError(f"motion adapter {path}: no such file or folder: give an existing one")
+    with torch.device("meta"):
+        adapter = MotionAdapter(**config)
+    adapter.load_state_dict(state, assign=True)
+    return adapter.eval()
+
+
+def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    what = f"motion adapter {folder}"
+    try:
+        given = json.loads((folder / "config.json").read_text())
+        kind = given.get("_class_name")
+    except (OSError, ValueError, AttributeError) as error:
+        raise LeanmotionError(f"{what}: no readable config.json: give a diffusers MotionAdapter folder") from error
+    if kind == "LeanMotionAdapter":
+        raise LeanmotionError(f"{what}: this is a pruned adapter: load it with load_pruned_pipeline")
+    if kind != "MotionAdapter":
+        raise LeanmotionError(f"{what}: config.json is of a {kind}: give a diffusers MotionAdapter folder")
+    if given.get("conv_in_channels"):
+        raise LeanmotionError(f"{what}: this is a PIA adapter with its own conv_in: give a plain motion adapter")
+    state, _ = _read_file(adapter_files(folder)[-1])
+    known = {key: value for key, value in given.items() if not key.startswith("_")}
+    lengths = [value.shape[1] for key, value in state.items() if key.endswith("pos_embed.pe")]
+    if lengths:
+        known["motion_max_seq_length"] = lengths[0]
+    try:
+        return _whole(what, state, known), known
+    except (TypeError, ValueError) as error:
+        raise LeanmotionError(f"{what}: config.json does not make a MotionAdapter ({error})") from error
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a file, mapped rather than read where its format allows, and the config noted in its header."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                note = (file.metadata() or {}).get("motion_adapter", "{}")
+                return {key: file.get_tensor(key) for key in file.keys()}, json.loads(note)  # noqa: SIM118
+        loaded = _torch_load(path)
+    except pickle.UnpicklingError as error:
+        raise LeanmotionError(
+            f"motion module {path}: holds pickled code, which is never run here: convert it to .safetensors"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise LeanmotionError(f"motion module {path}: not a readable file, or cut short: get it again") from error
+    for name in ("state_dict", "module", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
+            loaded = loaded[name]
+    if not isinstance(loaded, Mapping):
+        raise LeanmotionError(f"motion module {path}: holds a {type(loaded).__name__}: give a state dict")
+    tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    return cast("dict[str, Tensor]", tensors), {}
+
+
+def _torch_load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        # torch warns of a pickle protocol not its own before it refuses the file: one line, ours, is enough.
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 cannot be mapped
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _infer_config(what: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config that the keys and shapes of a state dict (diffusers keys) tell; heads and groups they do not."""
+    suffix = ".norm.weight"
+    norms = {key.removesuffix(suffix): value.shape[0] for key, value in state.items() if key.endswith(suffix)}
+    stacks: dict[str, list[int]] = {}
+    for place, channels in norms.items():
+        stacks.setdefault(place.split(".motion_modules.")[0], []).append(channels)
+    down = [name for name in stacks if name.startswith("down_blocks")]
+    up = [name for name in stacks if name.startswith("up_blocks")]
+    if not down or len(down) != len(up):
+        raise LeanmotionError(f"{what}: {len(down)} down and {len(up)} up levels with motion modules: not a whole one")
+    if len(down) == 3 and [stacks.get(f"down_blocks.{i}", [0])[0] for i in range(3)] == [320, 640, 1280]:
+        raise LeanmotionError(f"{what}: this one is for SDXL (3 levels): give one for Stable Diffusion 1.5 (4 levels)")
+    levels = range(len(down))
+    if any(f"down_blocks.{i}" not in stacks for i in levels):
+        raise LeanmotionError(f"{what}: levels {sorted(down)} have gaps: get a whole file")
+    depth = {key.split(".transformer_blocks.")[1].split(".")[0] for key in state if ".transformer_blocks." in key}
+    lengths = {value.shape[1] for key, value in state.items() if key.endswith("pos_embed.pe")}
+    if len(lengths) > 1:
+        raise LeanmotionError(f"{what}: positional encodings of lengths {sorted(lengths)}: not supported")
+    # An up level has one module more than its down level: a module that is missing in one is told by the other.
+    ups = [len(stacks.get(f"up_blocks.{len(levels) - 1 - i}", [0])) - 1 for i in levels]
+    layers = [max(len(stacks[f"down_blocks.{i}"]), ups[i]) for i in levels]
+    return {
+        "block_out_channels": [stacks[f"down_blocks.{i}"][0] for i in levels],
+        "motion_layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
+        "motion_transformer_layers_per_block": max(len(depth), 1),
+        "motion_mid_block_layers_per_block": len(stacks.get("mid_block", [0])),
+        "motion_transformer_layers_per_mid_block": max(len(depth), 1),
+        "motion_max_seq_length": max(lengths, default=_LENGTH_WITHOUT_ENCODING),
+        "use_motion_mid_block": "mid_block" in stacks,
+        "conv_in_channels": None,
+    }
+
+
+def _whole(what: str, state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict in the adapter's order, with positional embeddings if the file had none; refuses gaps."""
+    shapes = expected_shapes(config)
+    if not any(key.endswith("pos_embed.pe") for key in state):
+        dtype = next(iter(state.values())).dtype if state else torch.float32
+        for key, shape in shapes.items():
+            if key.endswith("pos_embed.pe"):
+                state[key] = sinusoids(shape[1], shape[2]).to(dtype)
+    check_keys(what, {key: tuple(value.shape) for key, value in state.items()}, shapes)
+    return {key: state[key] for key in shapes}

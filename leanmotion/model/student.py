@@ -1,0 +1,100 @@
+"""Students: a round's outcome as a folder, and what the next round deletes from it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.records import read_record, write_record
+from leanmotion.pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Student:
+    """A round's outcome: its weights by SHA-256 and its own deletion list. The teacher is the student of `base`.
+
+    `folder` holds `student.json` and, but for `base`, the pruned adapter in `adapter/`.
+    """
+
+    folder: Path
+    round: str
+    weights: str
+    removed: tuple[str, ...]
+
+    @property
+    def adapter(self) -> Path:
+        """The pruned adapter's folder."""
+        return self.folder / "adapter"
+
+    @property
+    def is_teacher(self) -> bool:
+        """Whether nothing is removed or trained."""
+        return not self.removed
+
+    def write(self) -> None:
+        """Write `student.json`."""
+        what = {"round": self.round, "weights": self.weights, "removed": list(self.removed)}
+        write_record(self.folder / "student.json", what)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Student":
+        """Read a student's folder.
+
+        Raises:
+            LeanmotionError: Missing or damaged.
+        """
+        path = Path(folder) / "student.json"
+        raw = read_record(path, made_by="dvc repro")
+        try:
+            return cls(Path(folder), raw["round"], raw["weights"], tuple(raw["removed"]))
+        except (KeyError, TypeError) as error:
+            raise LeanmotionError(f"{path}: corrupt: delete {folder}, then `dvc repro`") from error
+
+    def verify(self) -> None:
+        """Refuse an adapter other than the one that the round wrote: its config holds the weights' SHA-256.
+
+        Raises:
+            LeanmotionError: Missing or altered.
+        """
+        config = self.adapter / "config.json"
+        if not config.is_file() or file_sha256(config) != self.weights:
+            raise LeanmotionError(
+                f"{config}: missing, or not what round {self.round} wrote: delete {self.folder}, then `dvc repro`"
+            )
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What a round deletes. `removed`: all blocks gone after it, in the model's order; `steps`: its own budget."""
+
+    name: str
+    previous: Student
+    removed: tuple[str, ...]
+    steps: int | None = None
+
+
+def plan_round(settings: Settings, name: str, previous: Student, order_file: Path, *, again: bool = False) -> RoundPlan:
+    """Read a round's deletion list and check that it goes on from the previous student.
+
+    Args:
+        settings: All settings.
+        name: The round.
+        previous: The student that it starts from.
+        order_file: The deletion list.
+        again: The list is to be made anew: what the previous student lost need not be in it.
+
+    Raises:
+        LeanmotionError: No such round; the list is missing, damaged, or lacks what the previous round deleted.
+    """
+    if name not in settings.rounds:
+        raise LeanmotionError(f"--round {name}: not in params.yaml: name one of {', '.join(settings.rounds)}")
+    try:
+        wanted = set(read_record(order_file, made_by="dvc repro rank")["removed"])
+    except (KeyError, TypeError) as error:
+        raise LeanmotionError(f"{order_file}: corrupt: delete it, then `dvc repro rank`") from error
+    if unknown := sorted(wanted - set(settings.teacher.blocks)):
+        raise LeanmotionError(f"{order_file}: teacher.blocks has no {unknown[0]}: `dvc repro rank`")
+    if not again and (brought_back := sorted(set(previous.removed) - wanted)):
+        raise LeanmotionError(f"{order_file}: lacks {brought_back[0]}, deleted in {previous.round}: `dvc repro rank`")
+    removed = tuple(b for b in settings.teacher.blocks if b in wanted)
+    return RoundPlan(name, previous, removed, settings.steps_of(name))

@@ -1,0 +1,221 @@
+"""The teacher: any Stable Diffusion base and any motion adapter, pinned by the SHA-256 of what loading reads."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, commit_of, locate
+from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.records import read_record, write_record
+from leanmotion.pipeline.settings import Teacher
+
+if TYPE_CHECKING:
+    from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
+
+
+@dataclass(frozen=True)
+class TeacherRecord:
+    """What `inspect` saw of the teacher. Later stages hang on this, not on paths.
+
+    `sha256` covers `files` (name -> SHA-256); `adapter` holds the UNet's motion settings; `macs` and `parameters`
+    are of the whole UNet (one clip, one call), `motion_macs` and `motion_parameters` of its motion modules.
+    `revisions`: the hub's commits of `base` and `adapter`, where they come from there.
+    """
+
+    sha256: str
+    files: dict[str, str]
+    adapter: dict[str, Any]
+    macs: int
+    motion_macs: int
+    parameters: int
+    motion_parameters: int
+    revisions: dict[str, str] = field(default_factory=dict)
+
+    def write(self, path: str | Path) -> None:
+        """Write as JSON with a digest."""
+        write_record(path, dict(sorted(self.__dict__.items())))
+
+    @classmethod
+    def read(cls, path: str | Path) -> "TeacherRecord":
+        """Read what `inspect` wrote.
+
+        Raises:
+            LeanmotionError: Missing or damaged.
+        """
+        try:
+            record = cls(**read_record(path, made_by="dvc repro inspect"))
+        except TypeError as error:
+            raise LeanmotionError(f"{path}: of another version: delete it, then `dvc repro inspect`") from error
+        if _total(record.files) != record.sha256:
+            raise LeanmotionError(f"{path}: corrupt (its hashes disagree): delete it, then `dvc repro inspect`")
+        return record
+
+
+def weight_files(teacher: Teacher) -> dict[str, Path]:
+    """Every file that loading the teacher reads, as `base/…` and `adapter/…`, in a fixed order.
+
+    Raises:
+        LeanmotionError: A path is missing, or a hub model is not to be had.
+    """
+    files: dict[str, Path] = {}
+    for role, place in places(teacher).items():
+        if place.is_file():
+            files[f"{role}/{place.name}"] = place
+            continue
+        inside = base_files(place) if role == "base" else adapter_files(place)
+        if not any(f.suffix in WEIGHTS for f in inside):
+            raise LeanmotionError(
+                f"teacher.{role}: {place} holds no weights: restore it (`git checkout -- {getattr(teacher, role)}`)"
+            )
+        files |= {f"{role}/{f.relative_to(place).as_posix()}": f for f in inside}
+    return files
+
+
+def places(teacher: Teacher) -> dict[str, Path]:
+    """Where base and adapter lie: folders or single files; fetched from the hub if need be."""
+    return {
+        "base": locate(teacher.base, teacher.base_revision, role="base"),
+        "adapter": locate(teacher.adapter, teacher.adapter_revision, role="adapter"),
+    }
+
+
+def revisions(teacher: Teacher) -> dict[str, str]:
+    """The hub's commit of each part that comes from there."""
+    return {role: commit for role, place in places(teacher).items() if (commit := commit_of(place))}
+
+
+def fingerprint(teacher: Teacher) -> tuple[str, dict[str, str]]:
+    """SHA-256 of the whole teacher and of each of its files."""
+    files = {name: file_sha256(path) for name, path in weight_files(teacher).items()}
+    return _total(files), files
+
+
+def verify(teacher: Teacher, record: TeacherRecord) -> None:
+    """Refuse weights other than those that `inspect` recorded.
+
+    Raises:
+        LeanmotionError: A file is missing, added or altered.
+    """
+    _, files = fingerprint(teacher)
+    for name in sorted(files.keys() | record.files.keys()):
+        if files.get(name) != record.files.get(name):
+            raise LeanmotionError(
+                f"{name} of the teacher is not the file that data/teacher.json records: "
+                "restore it, or run `dvc repro inspect` to accept the new one"
+            )
+
+
+def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
+    """The base pipeline, in the teacher's dtype, without a safety checker.
+
+    Raises:
+        LeanmotionError: Not a Stable Diffusion pipeline with a plain `UNet2DConditionModel`.
+    """
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    from leanmotion.pipeline.alignment import align
+
+    place = locate(teacher.base, teacher.base_revision, role="base")
+    options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}
+    try:
+        with _quiet_loading():
+            if place.is_file():
+                # diffusers would ask the hub for the configuration that a single file lacks, though no hub id is named.
+                base = StableDiffusionPipeline.from_single_file(str(place), local_files_only=True, **options)
+            else:
+                base = StableDiffusionPipeline.from_pretrained(
+                    place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False, **options
+                )
+    except Exception as error:  # diffusers raises many kinds on a folder that is not one
+        mend = " (a single file takes its configuration from the hub's cache: give a folder)" if place.is_file() else ""
+        raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)}){mend}") from error
+    if not isinstance(base.unet, UNet2DConditionModel):
+        # AnimateDiffPipeline.save_pretrained writes such folders; given an adapter, diffusers ignores it silently.
+        raise LeanmotionError(
+            f"teacher.base: {place} holds a {type(base.unet).__name__}: give a base with a UNet2DConditionModel"
+        )
+    for part in (base.unet, base.vae, base.text_encoder):
+        align(part)
+    return base
+
+
+def load_motion_adapter(teacher: Teacher) -> "MotionAdapter":
+    """The motion adapter from a folder, an original single file or the hub, in the teacher's dtype."""
+    import torch
+
+    from leanmotion.model.original_format import load_adapter
+
+    place = locate(teacher.adapter, teacher.adapter_revision, role="adapter")
+    return load_adapter(place).to(getattr(torch, teacher.dtype))
+
+
+def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = None) -> "AnimateDiffPipeline":
+    """AnimateDiff's pipeline (Guo et al. 2023, arXiv 2307.04725): base and motion adapter together, on the CPU.
+
+    Args:
+        teacher: Where both lie, and their dtype; nothing is verified against a sha256 here.
+        base: Already loaded; else the teacher's.
+
+    Returns:
+        The pipeline; its `unet` is a `UNetMotionModel` with all the adapter's motion modules.
+
+    Raises:
+        LeanmotionError: One of them is missing or does not load, or they do not fit one another.
+    """
+    from diffusers import AnimateDiffPipeline, UNetMotionModel
+
+    base = base or load_base(teacher)
+    adapter = load_motion_adapter(teacher)
+    _check_fit(base.unet.config, adapter.config, teacher)
+    unet = UNetMotionModel.from_unet2d(base.unet, adapter)
+    unet.to(base.unet.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    return AnimateDiffPipeline(
+        vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,  # pyright: ignore[reportArgumentType]
+        scheduler=base.scheduler,
+    )  # fmt: skip
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Loading takes a second; its bars would drown the stage's own. A pickle that torch refuses gets our line alone."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
+        yield
+
+
+def _check_fit(unet: Any, adapter: Any, teacher: Teacher) -> None:
+    theirs, ours = tuple(adapter.block_out_channels), tuple(unet.block_out_channels)
+    if theirs != ours:
+        raise LeanmotionError(
+            f"teacher.adapter: {teacher.adapter} has widths {theirs}, teacher.base {ours}: "
+            "they are of different architectures; choose an adapter made for this base"
+        )
+    layers = [_each(value, len(ours)) for value in (adapter.motion_layers_per_block, unet.layers_per_block)]
+    if layers[0] != layers[1]:
+        raise LeanmotionError(
+            f"teacher.adapter: {teacher.adapter} has {layers[0]} modules a level, teacher.base {layers[1]} layers: "
+            "they are of different architectures; choose an adapter made for this base"
+        )
+
+
+def _each(value: Any, levels: int) -> list[int]:
+    return list(value) if isinstance(value, list | tuple) else [value] * levels
+
+
+def _total(files: dict[str, str]) -> str:
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in sorted(files.items())).encode()).hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

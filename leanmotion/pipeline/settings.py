@@ -1,0 +1,304 @@
+"""params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.pipeline.setting_errors import first_problem
+
+Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BlockId = Annotated[str, Field(pattern=r"^(down_\d+|mid|up_\d+)_\d+$")]
+RoundId = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if twice := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"lists {', '.join(map(str, twice))} twice: name each once")
+    return values
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Teacher(_Model):
+    """What `load_pipeline` loads: a base pipeline and a motion adapter, each a folder, a single file or a hub id.
+
+    A revision is a hub id's commit, `dtype` that of weights and forward passes. Raises `pydantic.ValidationError`.
+    """
+
+    base: str
+    base_revision: str | None = None
+    adapter: str
+    adapter_revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class PinnedTeacher(Teacher):
+    """The teacher of params.yaml: besides, the path that DVC watches, and what the weights must be."""
+
+    dep: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(_each_once)]
+
+
+class Prompts(_Model):
+    """Where the prompts come from and how many each split holds. Raising a count keeps the earlier ones."""
+
+    source: str = "sprites"
+    negative: str = ""
+    rank: Annotated[int, Field(ge=4)]
+    select: Annotated[int, Field(ge=4)]
+    report: Annotated[int, Field(ge=4)]
+    seed: Seed = 0
+
+
+class Sampling(_Model):
+    """How clips are drawn. All of it is part of every chunk's address: declare a new setting `AsBefore` something.
+
+    Size in pixels; `steps` calls of the UNet; `guidance` scales classifier-free guidance, 1 is none; `chunk` clips are
+    drawn together. `threads`: on how many the caller, by `torch.set_num_threads`, has a CPU draw.
+
+    Raises:
+        pydantic.ValidationError: a value out of range, or an unknown name.
+    """
+
+    frames: Count
+    height: Annotated[int, Field(ge=8, multiple_of=8)]
+    width: Annotated[int, Field(ge=8, multiple_of=8)]
+    steps: Count
+    guidance: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    scheduler: Literal["base", "ddim", "euler", "lcm"] = "base"
+    chunk: Count
+    threads: Count
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    torch_compile: bool = False
+
+
+class Similarity(_Model):
+    """How many prompts of the rank split the similarity is averaged over."""
+
+    prompts: Count
+
+
+class Profile(_Model):
+    """The interleaved latency measurement of one UNet call."""
+
+    rounds: Annotated[int, Field(ge=3)]
+    warmup: Count = 2
+    batch: Count = 1
+    seed: Seed = 0
+
+
+class ProbeSet(_Model):
+    """Sets of units of one granularity to remove: the most similar, random ones, and single ones."""
+
+    granularity: Granularity
+    counts: Annotated[list[Count], AfterValidator(_each_once)]
+    random: Annotated[int, Field(ge=0)] = 1
+    single: Annotated[int, Field(ge=0)] = 0
+
+
+class Probe(_Model):
+    """The granularity comparison."""
+
+    seed: Seed = 0
+    sets: dict[RoundId, ProbeSet]
+
+
+class Extractor(_Model):
+    """What turns clips into the features that the Frechet distance is taken of."""
+
+    name: Literal["sprites", "i3d", "videomae"]
+    path: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    revision: str | None = None
+    batch: Count = 16
+
+
+class Ranking(_Model):
+    """The criterion of the deletion order, and how its uncertainty is resampled."""
+
+    criterion: Literal["fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random"]
+    rerank: bool = False
+    resamples: Annotated[int, Field(ge=20)]
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    seed: Seed = 0
+
+
+class Clips(_Model):
+    """What the student is distilled on."""
+
+    source: Literal["sprites", "teacher", "folder"]
+    count: Count
+    path: str | None = None
+    captions: str | None = None
+    stride: Count = 1
+    seed: Seed = 0
+
+
+class Round(_Model):
+    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher).
+
+    `steps`: its budget; `distillation.steps` where it is not given.
+    """
+
+    count: Annotated[int, Field(ge=1)]
+    from_: RoundId = Field(alias="from")
+    steps: Annotated[int, Field(ge=0)] | None = None
+
+
+class Distillation(_Model):
+    """Loss weights, optimiser and budget of a round."""
+
+    steps: Annotated[int, Field(ge=0)]
+    batch: Count
+    accumulate: Count = 1
+    learning_rate: Positive
+    warmup: Annotated[int, Field(ge=0)] = 0
+    decay: Literal["cosine", "constant"] = "cosine"
+    clip_norm: Positive = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    task_weight: NotNegative = 0.0
+    output_weight: NotNegative = 1.0
+    feature_weight: NotNegative = 1.0
+    inputs: Literal["clips", "teacher", "student"] = "clips"
+    trainable: Literal["motion"] | Annotated[list[str], Field(min_length=1)] = "motion"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpoint_every: Count = 50
+    explode: Positive = 100.0
+    weight_decay: NotNegative = 0.01
+    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    validation: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
+
+
+class Evaluation(_Model):
+    """Resampling of the rounds' intervals."""
+
+    resamples: Annotated[int, Field(ge=20)]
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    seed: Seed = 0
+
+
+class Selection(_Model):
+    """The stop rule, and the allowance that belongs to it."""
+
+    rule: Literal["excess", "fvd", "accuracy", "knee"]
+    allowance: NotNegative
+    confident: bool = False
+
+
+class Report(_Model):
+    """What the page shows."""
+
+    title: str = "leanmotion"
+    clips: Annotated[int, Field(ge=1, le=32)] = 8
+    fps: Annotated[int, Field(ge=1, le=60)] = 8
+
+
+class Settings(_Model):
+    """All of params.yaml."""
+
+    teacher: PinnedTeacher
+    prompts: Prompts
+    sampling: Sampling
+    similarity: Similarity
+    profile: Profile
+    probe: Probe
+    extractor: Extractor
+    ranking: Ranking
+    clips: Clips
+    rounds: Annotated[dict[RoundId, Round], Field(min_length=1)]
+    distillation: Distillation
+    evaluation: Evaluation
+    selection: Selection
+    report: Report
+
+    @model_validator(mode="after")
+    def _rounds_follow_one_another(self) -> "Settings":
+        blocks = len(self.teacher.blocks)
+        for name, this in self.rounds.items():
+            if name == "base":
+                raise ValueError("rounds.base: the name is taken by the teacher itself: choose another")
+            if this.count > blocks:
+                raise ValueError(f"rounds.{name}.count is {this.count}: teacher.blocks lists only {blocks}")
+            if this.from_ != "base" and this.from_ not in self.rounds:
+                hint = did_you_mean(this.from_, ["base", *self.rounds])
+                raise ValueError(f"rounds.{name}.from is {this.from_!r}: name an earlier round or base{hint}")
+            before = 0 if this.from_ == "base" else self.rounds[this.from_].count
+            if this.count <= before:
+                raise ValueError(f"rounds.{name}.count is {this.count}: it must exceed the {before} of {this.from_!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _distillation_fits(self) -> "Settings":
+        how = self.distillation
+        for part in [] if how.trainable == "motion" else how.trainable:
+            if not part.startswith("motion") and (block := part.partition("-")[0]) not in self.teacher.blocks:
+                raise ValueError(f"distillation.trainable: {block!r} is none of teacher.blocks: name some of them")
+        if how.inputs != "clips" and how.task_weight > 0:
+            raise ValueError(
+                f"distillation.task_weight must be 0 where inputs is {how.inputs}: it has no data's target"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _splits_suffice(self) -> "Settings":
+        if self.similarity.prompts > self.prompts.rank:
+            raise ValueError(f"similarity.prompts is {self.similarity.prompts}: the rank split has {self.prompts.rank}")
+        for name, probe in self.probe.sets.items():
+            if probe.granularity == "temporal_transformer" and max(probe.counts, default=0) > len(self.teacher.blocks):
+                raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
+        return self
+
+    def steps_of(self, name: str) -> int:
+        """Training steps of a round: its own, or those of `distillation`."""
+        own = self.rounds[name].steps
+        return self.distillation.steps if own is None else own
+
+    @property
+    def split_counts(self) -> dict[str, int]:
+        """Clips per split."""
+        return {"rank": self.prompts.rank, "select": self.prompts.select, "report": self.prompts.report}
+
+
+def load_settings(path: str | Path = "params.yaml") -> Settings:
+    """Read and check a params.yaml.
+
+    Raises:
+        LeanmotionError: Missing, not YAML, or a setting that is unknown, of a wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise LeanmotionError(f"{path}: no such file: run from the project's folder, or copy a preset") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise LeanmotionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(raw, dict):
+        raise LeanmotionError(f"{path}: holds no settings: copy a preset")
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise LeanmotionError(f"{path}: {first_problem(error, Settings)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is refused, as DVC does: a round would vanish without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is given twice, line {node.start_mark.line + 1} and on")
+        return super().construct_mapping(node, deep)

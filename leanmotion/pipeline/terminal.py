@@ -1,0 +1,122 @@
+"""What a stage found, as a small table at its end. For eyes: nothing reads it, and no result depends on it."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from leanmotion.pipeline.numbers import amount, milli, percent, short
+
+_WIDE = 140
+"""Columns where no terminal tells its width: a log is read with a scroll bar, a cut table not at all."""
+
+
+def show(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], note: str = "") -> None:
+    """Print a table: the first column names the row, the others are figures. Cells are text, never markup."""
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, title_style="bold")
+    for i, name in enumerate(head):
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell if isinstance(cell, str) else short(cell)) for cell in row))
+    terminal = sys.stdout.isatty()
+    console = Console(file=sys.stdout, highlight=False, width=None if terminal else _WIDE)
+    console.print(table)
+    if note:
+        console.print(Text(note), soft_wrap=True)
+
+
+def spread(row: Mapping[str, Any], name: str, write: Any = short) -> str:
+    """`12.3 [10, 15]` of the columns `name`, `name_low` and `name_high`."""
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    return f"{write(row[name])} [{write(low)}, {write(high)}]" if low == low and low is not None else write(row[name])
+
+
+def similarity(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Ranges of the cosine, beside the authors'."""
+    head = ["granularity", "measure", "units", "lowest", "median", "highest", "the authors'"]
+    cells = [
+        [
+            row["granularity"], row["measure"], str(row["units"]), row["min"], row["median"], row["max"],
+            "" if row["authors_min"] is None else f"{row['authors_min']:.2f} to {row['authors_max']:.2f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("cosine of input and output, over units", head, cells)
+
+
+def latency(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Measured time of a UNet call, by what is removed; most saved first, the whole UNet above, the ceiling below.
+
+    Args:
+        rows: of artefact `profile`, or of `latency`, whose savings stand beside those that single blocks predict.
+    """
+    first, *middle, last = rows
+    watched = [row for row in middle if row["variant"] == "watched"]
+    middle = [row for row in middle if row not in watched]
+    predicted = "predicted" in first
+    head = ["without", "blocks", "ms", "saves, ms", *(["predicted, ms"] if predicted else []), "of the call"]
+    head += ["MACs", "parameters"]
+    ordered = [first, *watched, *sorted(middle, key=lambda row: -row["saving"]), last]
+    cells = [
+        [
+            row["variant"], str(row["blocks"]), milli(row["seconds"]), spread(row, "saving", milli),
+            *([milli(row["predicted"])] if predicted else []), percent(row["saving_fraction"]), amount(row["macs"]),
+            amount(row["parameters"]),
+        ]
+        for row in ordered
+    ]  # fmt: skip
+    ceiling = first["seconds"] / last["seconds"]
+    note = f"full: nothing removed, noise; none: no motion module left, the ceiling of any gain, {ceiling:.2f}x"
+    if watched:
+        added = milli(sum(row["saving"] for row in middle))
+        note += f"; watched: with a clock on every block, inside which all blocks together take {added} ms"
+    if predicted:
+        note += "; predicted: the time of each block inside the calls of `profile`, as shares of a call, added up"
+    show("time of a UNet call, median and quartiles", head, cells, note)
+
+
+def ranking(rows: Sequence[Mapping[str, Any]], note: str) -> None:
+    """The blocks, least important first."""
+    head = ["block", "FVD without it", "paired", "rank", "tie", "cosine", "MACs", "parameters"]
+    cells = [
+        [
+            row["block"], spread(row, "fvd"), spread(row, "paired"),
+            "" if row["rank_low"] is None else f"{row['rank_low'] + 1} to {row['rank_high'] + 1}",
+            "tied" if row["tied"] else "", row["similarity"], amount(row["macs"]), amount(row["parameters"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("least important first", head, cells, note)
+
+
+def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
+    """A round's loss terms at both ends, each the mean of up to five steps."""
+    if not rows:
+        print(f"{name}: nothing was trained")
+        return
+    few = max(1, min(5, len(rows) // 2))
+
+    def mean(term: str, part: Sequence[Mapping[str, Any]]) -> str:
+        known = [row[term] for row in part if row[term] is not None]
+        return short(sum(known) / len(known)) if known else "-"
+
+    terms = ("total", "output", "feature", "task")
+    cells = [[term, mean(term, rows[:few]), mean(term, rows[-few:])] for term in terms]
+    show(f"{name}: {len(rows)} steps", ["loss", f"first {few}", f"last {few}"], cells, note)
+
+
+def evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Every round and arm of both splits."""
+    head = ["split, round", "arm", "removed", "FVD, same seeds", "FVD, other seeds", "null", "excess", "motion read"]
+    cells = [
+        [
+            f"{row['split']} {row['round']}", row["arm"], str(row["removed"]), spread(row, "fvd"),
+            spread(row, "fvd_cross"), row["null"], spread(row, "excess", percent), percent(row["motion_accuracy"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("rounds", head, cells)

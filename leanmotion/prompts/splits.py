@@ -1,0 +1,95 @@
+"""The prompt tables: three splits and what is trained on, two seeds a prompt; the first N rows never depend on N."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.settings import Clips, Prompts
+
+SPLITS = ("rank", "select", "report")
+
+
+def prompt_rows(settings: Prompts, split: str) -> list[dict[str, Any]]:
+    """Rows of a split's prompt table.
+
+    The list is shuffled anew each time it is gone through, by the seed and the split, so that every prompt comes
+    equally often and a larger count keeps all earlier rows.
+
+    Raises:
+        LeanmotionError: The prompt file is missing or empty.
+    """
+    prompts = load_prompts(settings.source)
+    count = {"rank": settings.rank, "select": settings.select, "report": settings.report}[split]
+    return [
+        {
+            "split": split,
+            "index": index,
+            "prompt": prompt,
+            "negative": settings.negative,
+            "seed_a": _number(settings.seed, split, index, "a"),
+            "seed_b": _number(settings.seed, split, index, "b"),
+        }
+        for index, prompt in enumerate(_sequence(prompts, count, settings.seed, split))
+    ]
+
+
+def training_rows(settings: Prompts, clips: Clips) -> list[dict[str, Any]]:
+    """Rows of the table of what the teacher draws to train on: `clips.count` of them, by `clips.seed`.
+
+    Of the sprites the training captions, else prompts of the same file; seeds are drawn apart from those of the splits.
+    """
+    if settings.source == "sprites":
+        from leanmotion.sprites.world import training_captions
+
+        prompts = training_captions()
+    else:
+        prompts = load_prompts(settings.source)
+    return [
+        {
+            "split": "train",
+            "index": index,
+            "prompt": prompt,
+            "negative": settings.negative,
+            "seed_a": _number(clips.seed, "train", index, "clips"),
+            "seed_b": _number(clips.seed, "train", index, "b"),
+        }
+        for index, prompt in enumerate(_sequence(prompts, clips.count, clips.seed, "train"))
+    ]
+
+
+def load_prompts(source: str) -> list[str]:
+    """`sprites`: the captions that the sprites teacher never saw; else a UTF-8 text file, one prompt a line.
+
+    Raises:
+        LeanmotionError: No such file, not UTF-8, or no prompt in it.
+    """
+    if source == "sprites":
+        from leanmotion.sprites.world import held_out_captions
+
+        return held_out_captions()
+    try:
+        lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise LeanmotionError(f"prompts.source: {source} is missing: name a text file, one prompt a line") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise LeanmotionError(f"prompts.source: {source} is not a UTF-8 text file ({error})") from error
+    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
+    if not prompts:
+        raise LeanmotionError(f"prompts.source: {source} holds no prompts: write one a line")
+    return prompts
+
+
+def _sequence(prompts: Sequence[str], count: int, seed: int, split: str) -> list[str]:
+    sequence: list[str] = []
+    cycle = 0
+    while len(sequence) < count:
+        sequence += sorted(prompts, key=lambda prompt: _number(seed, split, cycle, prompt))
+        cycle += 1
+    return sequence[:count]
+
+
+def _number(*parts: object) -> int:
+    """A 32-bit number that depends on its parts alone."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "little")

@@ -1,0 +1,97 @@
+"""Several large units against few small ones: the comparison that the method starts from."""
+
+from statistics import median
+
+from markupsafe import Markup
+
+from leanmotion.pipeline.numbers import amount, data, listed, short, within
+from leanmotion.ranking.rounding import rounded_table
+from leanmotion.report.artefacts import Artefacts, Frame
+from leanmotion.report.elements import Figure, Table
+from leanmotion.report.sections.similarity import NAMES
+from leanmotion.report.svg import Axis, Chart, legend, steep
+
+FEW = 3
+_STYLES = {"temporal_transformer": "one", "transformer_block": "two", "attention": "three"}
+_SHAPES = {"temporal_transformer": "square", "transformer_block": "triangle", "attention": "circle"}
+
+
+def probes_figure(found: Artefacts) -> Figure:
+    """FVD against what is removed, in MACs and in parameters."""
+    charts = [_plane(found.probes, "macs", "MACs removed"), _plane(found.probes, "parameters", "parameters removed")]
+    entries = [(_STYLES[g], _SHAPES[g], NAMES[g]) for g in _STYLES if (found.probes["granularity"] == g).any()]
+    entries += [
+        ("one", "line", "joined: the 1, 3, 6 … most similar units"),
+        ("one open", "circle", "hollow: random or single"),
+    ]
+    rows = [
+        [
+            str(p["probe"]), NAMES[p["granularity"]], p["pick"], data(p["count"]), data(p["fvd"]),
+            within(p["paired"], p["paired_low"], p["paired_high"]), data(p["motion"]),
+            data(p["macs"], amount(p["macs"])), data(p["parameters"], amount(p["parameters"])),
+            listed(list(p["units"])),
+        ]
+        for p in found.probes.to_dict("records")
+    ]  # fmt: skip
+    head = ["Probe", "Granularity", "Pick", "Units", "FVD", "Paired", "Motion", "MACs", "Parameters", "Which"]
+    return Figure(
+        "What removal at each granularity does",
+        charts,
+        legend(entries),
+        table=Table("Every probe", head, rows),
+        csv="probes.csv",
+    )
+
+
+def _plane(probes: Frame, column: str, title: str) -> Markup:
+    log = steep(probes["fvd"])
+    chart = Chart(
+        f"FVD against {title}",
+        Axis.over(title, probes[column].astype(float), zero=True, write=amount),
+        Axis.over("FVD, same seeds" + (" (log)" if log else ""), probes["fvd"], zero=True, log=log),
+    )
+    for granularity, style in _STYLES.items():
+        rows = probes[probes["granularity"] == granularity].sort_values(["count", "probe"], kind="stable")
+        similar = rows[rows["pick"] == "similar"]
+        if len(similar):
+            chart.line([(float(x), float(y)) for x, y in zip(similar[column], similar["fvd"], strict=True)], style)
+        for row in rows.to_dict("records"):
+            hollow = "" if row["pick"] == "similar" else " open"
+            tip = f"{row['probe']}: FVD {short(row['fvd'])}, {amount(row[column])}"
+            chart.mark(float(row[column]), row["fvd"], style + hollow, _SHAPES[granularity], tip)
+    return chart.svg()
+
+
+def verdict(found: Artefacts) -> str:
+    """Does the authors' observation hold here? Each probe of several transformers against each of few attentions."""
+    probes = found.probes
+    similar = probes[(probes["granularity"] == "temporal_transformer") & (probes["pick"] == "similar")]
+    several = similar[similar["count"] > 1]
+    few = probes[(probes["granularity"] == "attention") & (probes["count"] <= FEW)]
+    if several.empty or few.empty:
+        return (
+            "This run holds no probe of several temporal transformers or none of few attention layers: "
+            "add them under probe.sets to see whether the authors' observation holds."
+        )
+    fewer = few["count"].to_numpy()[None, :] <= several["count"].to_numpy()[:, None]
+    milder = several["fvd"].to_numpy()[:, None] < few["fvd"].to_numpy()[None, :] - 1e-9
+    pairs, wins = int(fewer.sum()), int((fewer & milder).sum())
+    most = several.sort_values("count").iloc[-1]
+    if max(several["fvd"].max(), few["fvd"].max()) < 1e-9:
+        return "Whether the authors' observation holds cannot be seen: none of the compared removals changes a video."
+    held = "holds" if wins == pairs else "does not hold" if wins == 0 else f"holds in {wins} of {pairs} comparisons"
+    return (
+        f"The authors saw several temporal transformers removed with less harm than one or few attention layers. Here "
+        f"that {held}: removing the {int(most['count'])} most similar temporal transformers "
+        f"({amount(most['macs'])} MACs) gives an FVD of {short(most['fvd'])}; removing 1 to {int(few['count'].max())} "
+        f"attention layers (median {amount(median(few['macs']))} MACs) gives {short(few['fvd'].min())} to "
+        f"{short(few['fvd'].max())}, median {short(median(few['fvd']))}, over {len(few)} probes. Compared is each "
+        f"probe of several similar transformers with each of 1 to {FEW} attention layers. The distances have no "
+        "interval; the paired ones in the table have."
+    )
+
+
+def probes_csv(found: Artefacts) -> Frame:
+    """One row a probe."""
+    columns = ["probe", "granularity", "pick", "count", "parameters", "macs", "fvd", "kvd", "paired", "motion"]
+    return rounded_table(found.probes[columns], found.nulls)

@@ -1,0 +1,66 @@
+"""Loss curves by term and round."""
+
+import pandas as pd
+
+from leanmotion.pipeline.numbers import data, listed
+from leanmotion.ranking.rounding import rounded_table
+from leanmotion.report.artefacts import Artefacts, Frame
+from leanmotion.report.elements import Figure, Table
+from leanmotion.report.svg import Axis, Chart, legend
+
+_TERMS = {"total": "total, weighted", "output": "output term", "feature": "feature term", "task": "task term"}
+_POINTS = 160
+
+
+def losses_figure(found: Artefacts) -> Figure | None:
+    """One chart a term, one line a round. None where no round was trained."""
+    losses = {name: found.losses[name] for name in found.rounds if len(found.losses[name])}
+    if not losses:
+        return None
+    styles = {name: f"hue{i % 8}" for i, name in enumerate(losses)}
+    charts = []
+    for term, words in _TERMS.items():
+        values = [float(v) for table in losses.values() for v in table[term].dropna()]
+        if not any(value > 0 for value in values):
+            continue
+        weight = found.settings.distillation.model_dump().get(f"{term}_weight")
+        words = f"{words} (only watched)" if weight == 0 else words
+        chart = Chart(
+            f"Distillation loss by step: {words}",
+            Axis.over("step of the round", [0.0, *(float(t["step"].max()) for t in losses.values())], zero=True),
+            Axis.over(f"loss, {words}", values, log=min(values) > 0 and max(values) > 4 * min(values)),
+        )
+        for name, table in losses.items():
+            thin = table[["step", term]].dropna().iloc[:: max(1, len(table) // _POINTS)]
+            chart.line([(float(x), float(y)) for x, y in thin.itertuples(index=False)], styles[name])
+        charts.append(chart.svg())
+    bare = [name for name in found.rounds if name not in losses]
+    rows = []
+    for name, table in losses.items():
+        ends = [data(float(table[term].head(5).mean())) for term in _TERMS]
+        ends += [data(float(table[term].tail(5).mean())) for term in _TERMS]
+        rows.append([name, data(len(table)), *ends])
+    head = ["Round", "Steps", *(f"{w}, first 5" for w in _TERMS.values()), *(f"{w}, last 5" for w in _TERMS.values())]
+    note = "Terms are raw, before their weights; the total is weighted."
+    if bare:
+        note += f" Nothing was trained in {listed(bare)}."
+    return Figure(
+        "Loss by term and round",
+        charts,
+        legend([(styles[name], "line", name) for name in losses]),
+        note=note,
+        table=Table("Loss at the ends of each round, mean of 5 steps", head, rows),
+        csv="losses.csv",
+    )
+
+
+def losses_csv(found: Artefacts) -> Frame:
+    """All rounds one after the other: `step` goes on from round to round, `round_step` starts anew."""
+    terms = [*_TERMS, *(f"{term}_weighted" for term in _TERMS if term != "total"), "learning_rate", "gradient_norm"]
+    parts, done = [], 0
+    for name in found.rounds:
+        table = found.losses[name]
+        start = range(done, done + len(table))
+        parts.append(pd.DataFrame({"step": list(start), "round": name, "round_step": table["step"], **table[terms]}))
+        done += len(table)
+    return rounded_table(pd.concat(parts, ignore_index=True), {})

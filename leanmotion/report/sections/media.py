@@ -1,0 +1,185 @@
+"""The page's videos: a few prompts of each split, small, and only as many as the page has room for."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.numbers import short
+from leanmotion.pipeline.tables import stream_table
+from leanmotion.report.artefacts import Artefacts
+from leanmotion.videos.codec import decode, mp4_bytes
+
+BUDGET = 10_000_000
+"""Bytes of base64 for all videos together."""
+# Shown about so large; the browser enlarges what is still smaller. x264 was seen to give other bytes from call to call
+# on noise enlarged 12 times, and never at 3 or 4.
+_SHOWN, _SMALL, _ENLARGE = 192, 256, 4
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for a video. `key` names its clips; `{round}` in it stands for the picked round.
+
+    `note` stands below the label; notes of rounds change with the picker and are in `Media`.
+    """
+
+    key: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Videos of the same prompts and seeds, side by side."""
+
+    name: str
+    split: str
+    seeds: str
+    prompts: list[str]
+    slots: list[Slot]
+
+
+@dataclass(frozen=True)
+class Media:
+    """All groups and their clips: key -> one base64 MP4 a prompt."""
+
+    groups: dict[str, Group]
+    clips: dict[str, list[str]]
+    edge: int
+    notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Take:
+    key: str
+    file: str
+    variant: str
+    split: str
+    seeds: str
+
+
+def read_media(found: Artefacts) -> Media:
+    """Encode the clips, prompt by prompt, until the budget is reached; halve their size where one prompt exceeds it."""
+    takes, groups = _takes(found)
+    rows = {take.key: _rows(found.folder / "videos" / take.file, take) for take in takes}
+    order = {split: _varied([row["prompt"] for row in rows[f"{split}/full"]], found.settings.report.clips)
+             for split in ("rank", "report")}  # fmt: skip
+    edge = _SMALL
+    while True:
+        clips, count = _encode(takes, rows, order, found.settings.report.fps, edge)
+        if count or edge <= 32:
+            break
+        edge //= 2
+    prompts = {split: [rows[f"{split}/full"][i]["prompt"] for i in order[split][:count]] for split in order}
+    named = {g.name: Group(g.name, g.split, g.seeds, prompts[g.split], g.slots) for g in groups}
+    return Media(named, clips, edge, _notes(found))
+
+
+def _encode(
+    takes: Sequence[_Take], rows: dict[str, list[dict[str, Any]]], order: dict[str, list[int]], fps: int, edge: int
+) -> tuple[dict[str, list[str]], int]:
+    clips: dict[str, list[str]] = {take.key: [] for take in takes}
+    used, count = 0, 0
+    for place in range(max(len(indices) for indices in order.values())):
+        new = {}
+        for take in takes:
+            if place < len(order[take.split]):
+                row = rows[take.key][order[take.split][place]]
+                frames = _sized(decode(row["video"]), edge)
+                scale = min(max(1, _SHOWN // max(frames.shape[1:3])), _ENLARGE)
+                new[take.key] = base64.b64encode(mp4_bytes(frames, fps, scale)).decode("ascii")
+        used += sum(map(len, new.values()))
+        if used > BUDGET:
+            break
+        for key, clip in new.items():
+            clips[key].append(clip)
+        count = place + 1
+    return clips, count
+
+
+def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
+    by_harm = found.ranking.sort_values("fvd", kind="stable")["block"].tolist()
+    least, most = str(by_harm[0]), str(by_harm[-1])
+    distances = found.ranking.set_index("block")["fvd"].to_dict()
+    takes = [
+        _Take("rank/full", "full/rank_a.parquet", "full", "rank", "a"),
+        _Take("rank/least", f"ablate/{least}.parquet", least, "rank", "a"),
+        _Take("rank/most", f"ablate/{most}.parquet", most, "rank", "a"),
+        _Take("report/full", "full/report_b.parquet", "full", "report", "b"),
+    ]
+    for name in found.rounds:
+        for arm in ("pruned", "distilled"):
+            takes.append(_Take(f"report/{name}/{arm}", f"rounds/{name}.parquet", arm, "report", "b"))
+    singles = [
+        Slot("rank/full", "original"),
+        Slot("rank/least", f"without {least}, the least harmful to lose", f"FVD {short(distances[least])}"),
+        Slot("rank/most", f"without {most}, the most harmful to lose", f"FVD {short(distances[most])}"),
+    ]
+    rounds = [
+        Slot("report/full", "original"),
+        Slot("report/{round}/pruned", "pruned only"),
+        Slot("report/{round}/distilled", "pruned and distilled"),
+    ]
+    probes = [Slot("rank/full", "original")]
+    for set_name, probe in _probes(found):
+        key = f"rank/probe/{probe['probe']}"
+        takes.append(_Take(key, f"probe/{set_name}.parquet", str(probe["probe"]), "rank", "a"))
+        unit = {"temporal_transformer": "temporal transformer", "attention": "attention layer"}[probe["granularity"]]
+        some = f"{probe['count']} {unit}{'s' if probe['count'] > 1 else ''}"
+        probes.append(Slot(key, f"without {some} (most similar)", f"FVD {short(probe['fvd'])}"))
+    groups = [Group("rounds", "report", "b", [], rounds), Group("singles", "rank", "a", [], singles)]
+    if len(probes) > 1:
+        groups.append(Group("probes", "rank", "a", [], probes))
+    return takes, groups
+
+
+def _notes(found: Artefacts) -> dict[str, str]:
+    """A round's clips by key -> how far they are from the original's of the same seeds."""
+    rows = found.evaluation[found.evaluation["split"] == "report"].to_dict("records")
+    return {f"report/{row['round']}/{row['arm']}": f"FVD {short(row['fvd'])}" for row in rows}
+
+
+def _probes(found: Artefacts) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Of the most similar units: the largest set of transformers, the smallest and largest of attention layers."""
+    for granularity, which in (("temporal_transformer", (-1,)), ("attention", (0, -1))):
+        rows = found.probes[(found.probes["granularity"] == granularity) & (found.probes["pick"] == "similar")]
+        rows = rows.sort_values("count", kind="stable")
+        for i in sorted({which_one % len(rows) for which_one in which} if len(rows) else ()):
+            row: dict[str, Any] = {str(k): v for k, v in rows.iloc[i].to_dict().items()}
+            sets = found.settings.probe.sets
+            yield next(n for n in sets if row["probe"].startswith(f"{n}_similar_")), row
+
+
+def _rows(path: Path, take: _Take) -> list[dict[str, Any]]:
+    """One take's rows, videos still encoded."""
+    wanted = (take.variant, take.split, take.seeds)
+    fits = [
+        group.select(["index", "prompt", "seed", "video"]).to_pylist()
+        for group in stream_table(path, "videos")
+        if group.num_rows and tuple(group[k][0].as_py() for k in ("variant", "split", "seeds")) == wanted
+    ]
+    if len(fits) != 1:
+        raise LeanmotionError(f"{path}: {len(fits)} takes of {'/'.join(wanted)}, not one: `dvc repro` makes it anew")
+    return sorted(fits[0], key=lambda row: row["index"])
+
+
+def _varied(prompts: Sequence[str], count: int) -> list[int]:
+    """The first `count` places, prompts not seen before first."""
+    first = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]]
+    rest = [i for i in range(len(prompts)) if i not in set(first)]
+    return [*first, *rest][:count]
+
+
+def _sized(frames: np.ndarray, edge: int) -> np.ndarray:
+    """Frames with no side over `edge`, by means over whole blocks of pixels."""
+    factor = -(-max(frames.shape[1:3]) // edge)
+    if factor <= 1:
+        return frames
+    high, wide = (max(side // factor, 1) for side in frames.shape[1:3])
+    cut = frames[:, : high * factor, : wide * factor].reshape(len(frames), high, factor, wide, factor, 3)
+    return cut.mean(axis=(2, 4)).round().astype(np.uint8)

@@ -1,0 +1,179 @@
+"""Quality against what is deleted, round by round: distilled and pruned only, with the null and the stop rule."""
+
+import pandas as pd
+from markupsafe import Markup
+
+from leanmotion.pipeline.numbers import amount, data, milli, percent, short, within
+from leanmotion.ranking.rounding import evaluation_nulls, rounded_row
+from leanmotion.report.artefacts import BASE, Artefacts, Frame
+from leanmotion.report.elements import Cell, Figure, Table
+from leanmotion.report.svg import Axis, Chart, legend
+
+_ARMS = {"distilled": ("one", "circle", "pruned and distilled"), "pruned": ("two", "square", "pruned only")}
+_CSV = {"fvd": "fvd_cross", "excess": "excess", "fvd_same_seeds": "fvd", "motion_accuracy": "motion_accuracy"}
+_LEGEND = [
+    ("one", "circle", "pruned and distilled"),
+    ("two", "square", "pruned only"),
+    ("band one", "band", "interval"),
+]
+
+
+def rows_of(found: Artefacts, split: str) -> Frame:
+    """A split's rows with the measured time of a call, fewest deletions first; the original in front."""
+    rows = found.evaluation[found.evaluation["split"] == split].copy()
+    rows["seconds"] = [float(found.latency.loc["full" if name == BASE else name, "seconds"]) for name in rows["round"]]
+    return rows.sort_values(["removed", "arm"], kind="stable", ignore_index=True)
+
+
+def rounds_figures(found: Artefacts) -> list[Figure]:
+    """The select split, where the stop rule judged; and the report split, which it never saw."""
+    select, report = rows_of(found, "select"), rows_of(found, "report")
+    rule = found.settings.selection
+    limit = _limit(found, select)
+    first = [_chart(select, "removed", "blocks deleted", limit)]
+    if select["motion_accuracy"].notna().any():
+        floor = rule.allowance if rule.rule == "accuracy" else None
+        first.append(_accuracy(select, floor))
+    entries = [*_LEGEND, ("null", "rule", "null: another seed of the original")]
+    judged = [*entries, ("limit", "rule", _rule_words(found))]
+    shown = _limit(found, report)
+    if shown is not None:
+        entries = [*entries, ("limit", "rule", f"{_rule_words(found)}, which was applied to the select split")]
+    panels = [
+        ("removed", "blocks deleted"),
+        ("parameters", "parameters of the UNet"),
+        ("macs", "MACs of a UNet call"),
+        ("seconds", "ms of a UNet call, measured"),
+    ]
+    return [
+        Figure(
+            "Where the stop rule judged (select split)", first, legend(judged),
+            note=str(found.selection["reason"]), table=_table(select, "Every round on the select split"),
+            csv="rounds.csv",
+        ),
+        Figure(
+            "Final figures (report split)", [_chart(report, *panel, shown) for panel in panels], legend(entries),
+            table=_table(report, "Every round on the report split"), csv="rounds.csv",
+        ),
+    ]  # fmt: skip
+
+
+def _limit(found: Artefacts, select: Frame) -> float | None:
+    rule = found.settings.selection
+    if rule.rule == "excess":
+        return float(select["null"].iloc[0]) * (1 + rule.allowance)
+    return rule.allowance if rule.rule == "fvd" else None
+
+
+def _rule_words(found: Artefacts) -> str:
+    rule = found.settings.selection
+    return {
+        "excess": f"stop rule: {rule.allowance:.0%} over the null",
+        "fvd": f"stop rule: FVD of at most {short(rule.allowance)}",
+        "accuracy": f"stop rule: accuracy of at least {rule.allowance:.0%}",
+        "knee": "stop rule: the knee of FVD against MACs (no line)",
+    }[rule.rule]
+
+
+def _chart(rows: Frame, column: str, title: str, limit: float | None) -> Markup:
+    time = column == "seconds"
+    rows = rows.assign(at=rows[column].astype(float) * (1e3 if time else 1))
+    null = float(rows["null"].iloc[0])
+    values = [*rows["fvd_cross"], *rows["fvd_cross_low"], *rows["fvd_cross_high"], null, limit]
+    known = [v for v in values if v is not None and v == v]
+    log = min(known) > 0 and max(known) / min(known) > 30
+    chart = Chart(
+        f"FVD against {title}",
+        Axis.over(
+            title, rows["at"], zero=column == "removed", write=amount if column in ("macs", "parameters") else short
+        ),
+        Axis.over("FVD to the original, other seeds" + (" (log)" if log else ""), values, zero=True, log=log),
+    )
+    # The original, near both lines, is at the left by blocks deleted and at the right by size.
+    side = column != "removed"
+    chart.across(null, "null", f"null {short(null)}", limit is not None and limit >= null, side)
+    if limit is not None:
+        chart.across(limit, "limit", f"stop rule {short(limit)}", limit < null, side)
+    for arm, (style, shape, words) in _ARMS.items():
+        mine = rows[rows["arm"].isin(["original", arm])].sort_values("removed", kind="stable")
+        chart.band(list(mine[["at", "fvd_cross_low", "fvd_cross_high"]].itertuples(index=False, name=None)), style)
+        chart.line(list(mine[["at", "fvd_cross"]].itertuples(index=False, name=None)), style)
+        for row in mine.to_dict("records"):
+            chart.mark(row["at"], row["fvd_cross"], style, shape, f"{row['round']}, {words}: {short(row['fvd_cross'])}")
+    return chart.svg()
+
+
+def _accuracy(rows: Frame, floor: float | None) -> Markup:
+    chart = Chart(
+        "Captions' motion read off the videos against blocks deleted",
+        Axis.over("blocks deleted", rows["removed"].astype(float), zero=True),
+        Axis("caption accuracy, motion", 0.0, 1.0, write=lambda value: f"{value:.0%}"),
+    )
+    if floor is not None:
+        chart.across(floor, "limit", f"stop rule {floor:.0%}")
+    for arm, (style, shape, words) in _ARMS.items():
+        mine = rows[rows["arm"].isin(["original", arm])].sort_values("removed", kind="stable")
+        columns = ["removed", "motion_accuracy_low", "motion_accuracy_high"]
+        chart.band([(float(x), low, high) for x, low, high in mine[columns].itertuples(index=False)], style)
+        chart.line([(float(x), y) for x, y in mine[["removed", "motion_accuracy"]].itertuples(index=False)], style)
+        for row in mine.to_dict("records"):
+            tip = f"{row['round']}, {words}: {percent(row['motion_accuracy'])}"
+            chart.mark(float(row["removed"]), row["motion_accuracy"], style, shape, tip)
+    return chart.svg()
+
+
+def _table(rows: Frame, caption: str) -> Table:
+    heads = rows["motion_accuracy"].notna().any()
+    out: list[list[Cell]] = []
+    for row in rows.to_dict("records"):
+        cells: list[Cell] = [
+            f"{row['round']}, {row['arm']}",
+            data(row["removed"]),
+            within(row["fvd_cross"], row["fvd_cross_low"], row["fvd_cross_high"]),
+            data(row["null"]),
+            within(row["excess"], row["excess_low"], row["excess_high"], percent),
+            within(row["fvd"], row["fvd_low"], row["fvd_high"]),
+            data(row["kvd"]),
+            within(row["paired"], row["paired_low"], row["paired_high"]),
+            within(row["motion"], row["motion_low"], row["motion_high"]),
+        ]
+        if heads:
+            ends = (row["motion_accuracy_low"], row["motion_accuracy_high"])
+            cells.append(within(row["motion_accuracy"], *ends, percent))
+            cells += [data(row[k], percent(row[k])) for k in ("colour_accuracy", "shape_accuracy")]
+        cells += [
+            data(row["macs"], amount(row["macs"])),
+            data(row["parameters"], amount(row["parameters"])),
+            data(row["seconds"], milli(row["seconds"])),
+        ]
+        out.append(cells)
+    head = [
+        "Round", "Blocks deleted", "FVD, other seeds", "Null", "Excess", "FVD, same seeds", "KVD", "Paired", "Motion",
+        *(["Motion read", "Colour read", "Shape read"] if heads else []), "MACs", "Parameters", "Time, ms",
+    ]  # fmt: skip
+    return Table(caption, head, out)
+
+
+def rounds_csv(found: Artefacts) -> Frame:
+    """One row a round, arms side by side, so that `dvc plots` draws each column as a line. No measured time.
+
+    `trained`: whether the round's clips are others than before its training, by all digits: rounding may hide it.
+    """
+    names = {f"{figure}{end}": f"{column}{end}" for figure, column in _CSV.items() for end in ("", "_low", "_high")}
+    out = []
+    for name in [BASE, *found.rounds]:
+        line: dict[str, object] = {"round": name}
+        for split in ("report", "select"):
+            rows = found.evaluation[(found.evaluation["split"] == split) & (found.evaluation["round"] == name)]
+            for row in rows.to_dict("records"):
+                line |= {"removed": row["removed"], "macs": row["macs"], "parameters": row["parameters"]}
+                line["trained"] = bool(line.get("trained")) or rows["fvd"].nunique() > 1
+                tag = "" if split == "report" else "select_"
+                figures = rounded_row(row, ["null", *names.values()], evaluation_nulls(row))
+                line[f"{tag}null"] = figures["null"]
+                for arm in _ARMS if row["arm"] == "original" else (row["arm"],):
+                    line |= {f"{tag}{arm}_{figure}": figures.get(column) for figure, column in names.items()}
+        out.append(line)
+    table = pd.DataFrame(out)
+    first = ["round", "removed", "macs", "parameters", "trained"]
+    return table[first + [c for c in table.columns if c not in first]]

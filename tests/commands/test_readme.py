@@ -1,0 +1,157 @@
+"""The README: its figures are those of metrics/, its snippet runs, and the command that writes it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from committed import ROOT, SETTINGS, committed
+from finished_run import Run
+from PIL import Image
+
+from leanmotion.commands import readme
+from leanmotion.errors import LeanmotionError
+from leanmotion.model.pruned_adapter import save_pruned
+from leanmotion.pipeline.tables import read_frame
+
+
+def stale(text: str, params: Path, metrics: Path) -> list[str]:
+    """Where a README does not say what these settings and metrics say, measured times aside: no metric holds those."""
+    try:
+        found = readme.read_results(params, metrics)
+    except LeanmotionError as error:
+        return [str(error)]
+    seconds = readme.current_seconds(text)
+    missing = {"base", "none", *found.settings.rounds} - set(seconds)
+    blocks = readme.blocks(found, seconds)
+    return [*missing, *(name for name, block in blocks.items() if readme.current(text, name) != block)]
+
+
+@pytest.fixture(scope="module")
+def told() -> tuple[str, Path, Path]:
+    """The README, and what it tells of: settings and metrics in git, whatever a run has left here since.
+
+    Or else those that lie here: so it is between `make readme` after a run and the commit of both. They can make these
+    tests pass, never fail.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    if not (in_git := stale(text, committed("params.yaml"), committed("metrics"))):
+        return text, committed("params.yaml"), committed("metrics")
+    here = stale(text, ROOT / "params.yaml", ROOT / "metrics")
+    assert not here, f"README.md is not of metrics/: {in_git} (in git), {here} (here): `make readme` after a run"
+    return text, ROOT / "params.yaml", ROOT / "metrics"
+
+
+def test_every_figure_of_the_readme_is_that_of_metrics(told: tuple[str, Path, Path]) -> None:
+    text, params, metrics = told
+    assert stale(text, params, metrics) == []
+    for picture in (readme.GIF, readme.SHEET):
+        assert (ROOT / picture).is_file() and picture in text
+
+
+def test_a_figure_that_is_not_of_metrics_is_found(told: tuple[str, Path, Path]) -> None:
+    """Any digit between the markers but those of measured times."""
+    text, params, metrics = told
+    for marker in ("results", "reading"):
+        start, end = text.index(f"<!-- {marker} -->"), text.index(f"<!-- /{marker} -->")
+        places = [i for i in range(start, end) if text[i].isdigit()]
+        assert len(places) > 20
+        for place in places[:: len(places) // 20]:
+            changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
+            if readme.current_seconds(changed) == readme.current_seconds(text):
+                assert stale(changed, params, metrics), text[max(0, place - 20) : place + 20]
+
+
+def test_the_snippet_of_the_readme_runs(teacher_folder, make_unet, tmp_path: Path, monkeypatch) -> None:
+    """On a tiny teacher, in two steps; text, names and calls are the README's."""
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert snippet
+    folder = teacher_folder(levels=2, layers=1)
+    save_pruned(make_unet(levels=2, layers=1), tmp_path / "data/export/pruned")
+    shutil.copytree(folder.base, tmp_path / "data/teacher/base")
+    monkeypatch.chdir(tmp_path)
+    code = re.sub(r"num_inference_steps=\d+", "num_inference_steps=2", snippet[1])
+    assert len(code.strip().splitlines()) <= 7
+    torch.manual_seed(0)
+    exec(compile(code, "README.md", "exec"), {})
+    assert getattr(Image.open(tmp_path / "clip.gif"), "n_frames", 1) > 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(tmp_path_factory.mktemp("run"))
+    run.write()
+    # `select` writes the same figures twice: a record for later stages, and what git and `dvc metrics` read.
+    shutil.copyfile(run.data / "selection.json", run.metrics / "selection.json")
+    (run.metrics / "selection.txt").write_text("because it is the furthest\n")
+    return run
+
+
+@pytest.fixture
+def project(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A README with markers; the settings are the run's."""
+    monkeypatch.setattr(readme, "load_settings", lambda path: run.settings)
+    (tmp_path / "docs").mkdir()
+    path = tmp_path / "README.md"
+    path.write_text(
+        "# x\n<!-- results -->\nold\n<!-- /results -->\nby hand\n<!-- reading -->\n<!-- /reading -->\nend\n"
+    )
+    return path
+
+
+def write(run: Run, path: Path) -> Any:
+    return readme.write_readme(path, params=Path("unread"), data=run.data, metrics=run.metrics)
+
+
+def test_the_command_writes_table_and_pictures(run: Run, project: Path) -> None:
+    written = write(run, project)
+    text = project.read_text(encoding="utf-8")
+    assert [path.name for path in written] == ["original-and-pruned.gif", "contact-sheet.png", "README.md"]
+    assert all(path.is_file() for path in written)
+    assert "old" not in text and "by hand" in text and text.endswith("end\n")
+    rows = read_frame(run.data / "evaluation.parquet", "evaluation").query("split == 'report'")
+    line = next(line for line in text.splitlines() if line.startswith("| **r2**, chosen | 2 |"))
+    fvd = rows.query("round == 'r2' and arm == 'distilled'").iloc[0]
+    assert f"{fvd['fvd']:.3g} [{fvd['fvd_low']:.3g}, {fvd['fvd_high']:.3g}]" in line
+    latency = read_frame(run.data / "latency.parquet", "latency").set_index("variant")["seconds"]
+    assert readme.current_seconds(text) == {
+        name: pytest.approx(latency["full" if name == "base" else name], rel=1e-2)
+        for name in ("base", "r2", "all", "none")
+    }
+    # Every round was drawn with its own clips, also the one with nothing left to train.
+    assert "(kept untrained)" not in next(line for line in text.splitlines() if line.startswith("| all |"))
+    again = [path.read_bytes() for path in written]
+    write(run, project)
+    assert [path.read_bytes() for path in written] == again
+
+
+@pytest.mark.parametrize(
+    "text", ["nothing", "<!-- results --><!-- /results -->", "<!-- /results --><!-- results --> <!-- reading -->"]
+)
+def test_a_readme_without_markers_is_left_alone(run: Run, project: Path, text: str) -> None:
+    project.write_text(text)
+    with pytest.raises(LeanmotionError, match="wants one"):
+        write(run, project)
+    assert project.read_text(encoding="utf-8") == text and not list((project.parent / "docs").iterdir())
+
+
+def test_missing_metrics_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LeanmotionError, match=r"dvc repro"):
+        readme.read_results(SETTINGS, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["base", "adapter"])
+def test_figures_of_the_embedded_teacher_are_said_of_no_other(run: Run, tmp_path: Path, part: str) -> None:
+    params, metrics = tmp_path / "params.yaml", tmp_path / "metrics"
+    params.write_text(SETTINGS.read_text().replace(f"{part}: data/teacher/{part}", f"{part}: data/another"))
+    shutil.copytree(run.metrics, metrics)
+    shares = {"original_colour": 0.9, "original_shape": 0.8, "original_motion": 0.7}
+    (metrics / "teacher.json").write_text(json.dumps({**shares, "clips": 256}))
+    own, other = (readme.read_results(path, metrics) for path in (SETTINGS, params))
+    assert own.teacher is not None and other.teacher is None
+    said = f"{own.teacher['original_motion']:.0%} of the motions that it draws"
+    assert said in readme.blocks(own, {})["reading"]
+    assert "captions that it never saw" not in readme.blocks(other, {})["reading"]

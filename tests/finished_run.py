@@ -1,0 +1,222 @@
+"""Artefacts as a finished pipeline leaves them, made up: for what only reads them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from committed import settings
+
+from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.tables import TableWriter, write_table
+from leanmotion.report.page import write_report
+from leanmotion.videos.codec import encode
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror=alert('2')>",
+    "javascript:alert(3)</script><!--",
+    "{{ 7 * 7 }} & 'quotes' \u2028",
+]
+BLOCKS = {
+    7: ["down_0_0", "down_0_1", "down_1_0", "mid_0", "up_0_0", "up_1_0", "up_1_1"],
+    6: ["down_0_0", "down_0_1", "down_1_0", "up_0_0", "up_1_0", "up_1_1"],
+}
+FRAMES, SIDE, CLIPS = 3, 16, 4
+
+
+class Run:
+    """A small set of artefacts in a folder, as a finished pipeline would leave it."""
+
+    def __init__(self, root: Path, blocks: int = 7, heads: bool = True, chosen: str = "r2") -> None:
+        self.data, self.metrics = root / "data", root / "metrics"
+        self.out, self.plots = self.data / "report.html", self.metrics / "plots"
+        self.blocks, self.heads, self.chosen = BLOCKS[blocks], heads, chosen
+        self.random = np.random.default_rng(blocks)
+        self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
+        raw = settings()
+        raw["teacher"]["blocks"] = self.blocks
+        raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
+        raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
+        raw["similarity"]["prompts"] = 2
+        raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
+        raw["probe"]["sets"] = {
+            "large": {"granularity": "temporal_transformer", "counts": [1, 3]},
+            "small": {"granularity": "attention", "counts": [1, 3], "single": 1},
+        }
+        raw["report"] = {"title": HOSTILE[0], "clips": 3, "fps": 8}
+        self.settings = Settings.model_validate(raw)
+        self.removed = {"r2": self.order[:2], "all": self.blocks}
+        self._tables()
+        self._rounds()
+        self._videos()
+
+    def write(self) -> str:
+        size = write_report(self.settings, data=self.data, out=self.out, plots=self.plots)
+        page = self.out.read_text(encoding="utf-8")
+        assert size == len(page.encode())
+        return page
+
+    def table(self, name: str, artefact: str, rows: list[dict[str, Any]], **meta: str) -> None:
+        write_table(self.data / f"{name}.parquet", artefact, rows, meta=meta)
+
+    def json(self, path: Path, value: Any) -> None:
+        write_record(path, value)
+
+    def three(self, name: str, value: float) -> dict[str, float]:
+        return {name: value, f"{name}_low": value * 0.8, f"{name}_high": value * 1.3}
+
+    def number(self, high: float = 1.0) -> float:
+        return float(self.random.uniform(0.1, high))
+
+    def _tables(self) -> None:
+        units, similarity = [], []
+        for i, block in enumerate(self.blocks):
+            for granularity, ends in (
+                ("temporal_transformer", [""]),
+                ("transformer_block", ["-block0"]),
+                ("attention", ["-block0-attn1", "-block0-attn2"]),
+            ):
+                for end in ends:
+                    size = 1000 * (i + 1) // len(ends)
+                    level, deepest = int(block.split("_")[1]), int(max(b for b in self.blocks if b[0] == "d")[5])
+                    depth = {"d": level, "m": deepest, "u": deepest - level}[block[0]]
+                    same = {"unit": block + end, "block": block, "granularity": granularity}
+                    units.append(
+                        {**same, "address": "x", "depth": depth, "channels": 8, "parameters": size, "macs": 50 * size}
+                    )
+                    for step in (900, 500, 100):
+                        residual = self.number() if granularity == "attention" else None
+                        similarity.append(
+                            {**same, "timestep": step, "cosine": self.number(), "cosine_std": 0.1,
+                             "residual_cosine": residual, "count": 8}
+                        )  # fmt: skip
+        self.table("units", "units", units)
+        self.table("similarity", "similarity", similarity)
+        meta = {
+            "extractor": "sprites", "extractor_sha256": "0" * 64, "extractor_official": "false", "videos": str(CLIPS),
+            "extractor_dimensions": "8", "frames": str(FRAMES), "criterion": "fvd", "interval": "0.9",
+            "null_fvd": "3.21", "split_half_tau": "0.7", "videos_to_settle": "40.0",
+        }  # fmt: skip
+        ranking = [
+            {"block": block, "position": i, "depth": 0, "parameters": 1000 + i, "macs": 5e4 + i, "latency": None,
+             "score": float(i), **self.three("fvd", 0.37 + i * 1.7), **self.three("kvd", self.number()),
+             **self.three("paired", self.number()), **self.three("motion", self.number()), "rank": i, "rank_low": i,
+             "rank_high": i, "least_probability": 0.5, "tied": i < 2, "similarity": self.number(),
+             "similarity_block": self.number(), "similarity_attention": self.number()}
+            for i, block in enumerate(self.order)
+        ]  # fmt: skip
+        self.table("ranking", "ranking", ranking, **meta)
+        pairs = [
+            {"block": one, "other": other, "probability": 0.6 if {i, j} == {0, 1} else 0.99 if i < j else 0.01}
+            for i, one in enumerate(self.order)
+            for j, other in enumerate(self.order)
+            if i != j
+        ]
+        self.table("pairs", "pairs", pairs)
+        tau = {"kendall": 0.5, "kendall_low": 0.4, "kendall_high": 0.6, "spearman": 0.5}
+        self.table("correlations", "correlations", [{"first": "fvd", "second": "paired", **tau}])
+        self.json(
+            self.metrics / "ranking.json",
+            {"extractor": "sprites", "null_fvd": 3.21, "split_half_tau": 0.7, "videos_to_settle": 40.0},
+        )
+        weights = {"sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64}, "parameters": 1, "macs": 1}
+        self.json(self.data / "teacher.json", weights)
+        self.probes = [
+            {"probe": f"{name}_{pick}_{count}", "granularity": granularity, "pick": pick, "count": count,
+             "units": [block + end for block in self.blocks[:count]], "parameters": 100 * count, "macs": 9000 * count,
+             "fvd": fvd * count, "kvd": 0.1, **self.three("paired", 0.2), "motion": 0.3}
+            for name, granularity, end, pick, counts, fvd in (
+                ("large", "temporal_transformer", "", "similar", (1, 3), 0.21),
+                ("large", "temporal_transformer", "", "random", (3,), 0.4),
+                ("small", "attention", "-block0-attn1", "similar", (1, 3), 0.83),
+                ("small", "attention", "-block0-attn1", "single", (1,), 0.5),
+            )
+            for count in counts
+        ]  # fmt: skip
+        self.table("probes", "probes", self.probes)
+
+    def _timed(self, name: str, gone: int) -> dict[str, Any]:
+        share = 0.5 * gone / len(self.blocks) * (1 + 0.1 * self.number())
+        return {
+            "variant": name, "blocks": gone, "parameters": 9000 - gone, "macs": 90000 - gone, "rounds": 3,
+            "seconds": 0.1 * (1 - share), **self.three("saving", 0.1 * share), "saving_fraction": share,
+            "clock": "processor",
+        }  # fmt: skip
+
+    def _rounds(self) -> None:
+        total = len(self.blocks)
+        ends = [self._timed("full", 0), self._timed("none", total)]
+        watched = {**self._timed("watched", 0), "saving": -0.0002, "saving_low": -0.0005, "saving_high": 0.0001}
+        self.table("profile", "profile", [*ends, watched, *(self._timed(block, 1) for block in self.blocks)])
+        rounds = [*ends, self._timed("r2", 2), self._timed("all", total)]
+        self.table("latency", "latency", [{**row, "predicted": 0.9 * row["saving"]} for row in rounds])
+        rows = []
+        for split in ("select", "report"):
+            null = 3.0 + self.number()
+            for name, arm, gone in (
+                ("base", "original", 0), ("r2", "pruned", 2), ("r2", "distilled", 2), ("all", "pruned", total),
+                ("all", "distilled", total),
+            ):  # fmt: skip
+                fvd = null if arm == "original" else null * (1 + gone * self.number(0.5))
+                accuracy = self.number() if self.heads else None
+                rows.append(
+                    {"round": name, "arm": arm, "split": split, "removed": gone, "parameters": 9000 - gone,
+                     "macs": 90000 - gone, "videos": CLIPS, "null": null, **self.three("fvd_cross", fvd),
+                     **self.three("excess", fvd / null - 1), **self.three("fvd", gone * 0.5), "kvd": 0.1,
+                     **self.three("paired", 0.2), **self.three("motion", 0.3), "colour_accuracy": accuracy,
+                     "shape_accuracy": accuracy, "motion_accuracy": accuracy,
+                     "motion_accuracy_low": accuracy and accuracy * 0.8,
+                     "motion_accuracy_high": accuracy and min(accuracy * 1.2, 1.0)}
+                )  # fmt: skip
+        self.table("evaluation", "evaluation", rows)
+        figures: dict[str, Any] = {"round": self.chosen, "rule": "excess", "reason": f"because of {HOSTILE[1]}"}
+        for row in rows:
+            if row["split"] == "report" and row["round"] in ("base", self.chosen):
+                figures |= {f"{row['arm']}_{k}": v for k, v in row.items() if not isinstance(v, str) and v is not None}
+        self.json(self.data / "selection.json", figures)
+        for name, gone in self.removed.items():
+            student = {"round": name, "weights": "a" * 64, "removed": gone}
+            self.json(self.data / "students" / name / "student.json", student)
+            trained = [] if name == "all" else range(30)
+            losses = [
+                {"step": i, "total": 2.0 / (i + 1), "task": 0.5, "output": 1.0 / (i + 1), "feature": 1.0 / (i + 1),
+                 "task_weighted": None, "output_weighted": 1.0, "feature_weighted": 1.0, "learning_rate": 0.1,
+                 "gradient_norm": 1.0}
+                for i in trained
+            ]  # fmt: skip
+            self.table(f"students/{name}/losses", "losses", losses)
+
+    def _videos(self) -> None:
+        across = np.arange(SIDE)
+
+        def clip(shift: int) -> np.ndarray:
+            """A bar that moves, in a colour of its own."""
+            frames = np.zeros((FRAMES, SIDE, SIDE, 3), np.uint8)
+            for i in range(FRAMES):
+                frames[i, :, (across + i + shift) % SIDE < 4] = 40 * (shift % 6), 200, 90
+            return frames
+
+        def video(name: str, variant: str, split: str, seeds: str) -> None:
+            takes.setdefault(name, []).extend(
+                {"variant": variant, "split": split, "seeds": seeds, "index": i, "prompt": HOSTILE[i], "seed": i,
+                 "removed": [], "frames": FRAMES, "height": SIDE, "width": SIDE,
+                 "video": encode(clip(i + 3 * len(takes)))}
+                for i in range(CLIPS)
+            )  # fmt: skip
+
+        takes: dict[str, list[dict[str, Any]]] = {}
+        video("full/rank_a", "full", "rank", "a")
+        video("full/report_b", "full", "report", "b")
+        for block in self.blocks:
+            video(f"ablate/{block}", block, "rank", "a")
+        for name in self.removed:
+            for split in ("select", "report"):
+                for arm in ("pruned", "distilled"):
+                    video(f"rounds/{name}", arm, split, "b")
+        for probe in self.probes:
+            video(f"probe/{probe['probe'].split('_')[0]}", probe["probe"], "rank", "a")
+        for name, rows in takes.items():
+            with TableWriter(self.data / "videos" / f"{name}.parquet", "videos") as writer:
+                for start in range(0, len(rows), CLIPS):
+                    writer.write(rows[start : start + CLIPS])

@@ -1,0 +1,101 @@
+"""Prompt tables: prefixes, balance, seeds, and files that people write."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.settings import Clips, Prompts
+from leanmotion.prompts.splits import SPLITS, load_prompts, prompt_rows, training_rows
+from leanmotion.sprites.world import held_out_captions, training_captions
+
+
+def prompts(count: int = 8, **changes) -> Prompts:
+    return Prompts.model_validate({"rank": count, "select": count, "report": count} | changes)
+
+
+def clips(count: int, seed: int = 0) -> Clips:
+    return Clips(source="teacher", count=max(count, 1), seed=seed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(4, 60), st.integers(0, 60), st.sampled_from(SPLITS), st.integers(0, 2**32 - 1))
+def test_a_larger_count_keeps_all_earlier_rows(count: int, more: int, split: str, seed: int) -> None:
+    rows = prompt_rows(prompts(count, seed=seed), split)
+    assert len(rows) == count and [row["index"] for row in rows] == list(range(count))
+    assert prompt_rows(prompts(count + more, seed=seed), split)[:count] == rows
+    sequence = training_rows(prompts(), clips(count, seed))
+    assert training_rows(prompts(), clips(count + more, seed))[:count] == sequence
+
+
+@pytest.mark.parametrize("count", [5, 24, 50, 72])
+def test_every_prompt_comes_equally_often_but_for_one(count: int) -> None:
+    for split in SPLITS:
+        times = Counter(row["prompt"] for row in prompt_rows(prompts(count), split))
+        assert max(times.values()) - min(times.get(caption, 0) for caption in held_out_captions()) <= 1
+
+
+def test_seeds_are_all_different_and_32_bit() -> None:
+    rows = [row for split in SPLITS for row in prompt_rows(prompts(500), split)]
+    seeds = [row[name] for row in rows for name in ("seed_a", "seed_b")]
+    # 3,000 draws from 2^32 collide with probability 0.1%; the numbers are fixed, so that this cannot flicker.
+    assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_the_seed_changes_order_and_noise_alone() -> None:
+    one, other = (prompt_rows(prompts(len(held_out_captions()), seed=seed), "rank") for seed in (0, 1))
+    assert [row["prompt"] for row in one] != [row["prompt"] for row in other]
+    assert sorted(row["prompt"] for row in one) == sorted(row["prompt"] for row in other)
+    assert not {row["seed_a"] for row in one} & {row["seed_a"] for row in other}
+
+
+def test_splits_differ_and_do_not_hang_on_each_other() -> None:
+    a = prompt_rows(prompts(24), "rank")
+    assert [r["prompt"] for r in a] != [r["prompt"] for r in prompt_rows(prompts(24), "select")]
+    assert prompt_rows(prompts(24, select=5, report=90), "rank") == a
+
+
+def test_training_prompts_are_never_evaluated() -> None:
+    """Nor are their seeds: a student is not to have seen what it is judged on."""
+    trained = training_rows(prompts(), clips(300))
+    said = {row["prompt"] for row in trained}
+    assert said == set(training_captions()) and not said & set(held_out_captions())
+    judged = {row[name] for split in SPLITS for row in prompt_rows(prompts(72), split) for name in ("seed_a", "seed_b")}
+    assert not judged & {row[name] for row in trained for name in ("seed_a", "seed_b")}
+
+
+def test_a_text_file(tmp_path) -> None:
+    lines = [
+        "# a comment", "", "  a dog, running  ", 'she said "hi"', "it's <b>5</b> & more", "a fire 🔥 at night, café",
+        "x" * 10_000, "   ", "a dog, running", "tab\there", "two\u2028in one\x0cline",
+    ]  # fmt: skip
+    (tmp_path / "p.txt").write_text("\n".join(lines), encoding="utf-8")
+    read = load_prompts(str(tmp_path / "p.txt"))
+    assert read == [*(line.strip() for line in lines[2:7]), "tab\there", "two\u2028in one\x0cline"]
+    rows = prompt_rows(prompts(14, source=str(tmp_path / "p.txt"), negative="ugly, 'bad'"), "rank")
+    assert Counter(row["prompt"] for row in rows) == dict.fromkeys(read, 2)
+    assert {row["negative"] for row in rows} == {"ugly, 'bad'"}
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfa dog\r\na cat\r\n", b"\xef\xbb\xbf# said\na dog\na cat"])
+def test_a_text_file_from_windows(tmp_path, content: bytes) -> None:
+    (tmp_path / "p.txt").write_bytes(content)
+    assert load_prompts(str(tmp_path / "p.txt")) == ["a dog", "a cat"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n\t\n", b"# only\n# comments"])
+def test_a_file_without_prompts(tmp_path, content: bytes) -> None:
+    (tmp_path / "p.txt").write_bytes(content)
+    with pytest.raises(LeanmotionError, match=r"prompts\.source: .*p\.txt holds no prompts: write one a line"):
+        load_prompts(str(tmp_path / "p.txt"))
+
+
+def test_files_that_are_no_text(tmp_path) -> None:
+    (tmp_path / "p.txt").write_bytes("naïve".encode("latin-1"))
+    for source, match in (
+        ("p.txt", "not a UTF-8 text file"), ("q.txt", "missing: name a text file"), (".", "not a UTF-8 text file"),
+    ):  # fmt: skip
+        with pytest.raises(LeanmotionError, match=rf"prompts\.source: .*{match}"):
+            load_prompts(str(tmp_path / source))

@@ -1,0 +1,206 @@
+"""The report: numbers traced to their artefacts, hostile text, bytes, and every picker in a real browser."""
+
+import csv
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from browser import chromium
+from finished_run import Run
+
+from leanmotion.pipeline.numbers import milli
+from leanmotion.pipeline.tables import read_frame
+from leanmotion.ranking.rounding import rounded
+from leanmotion.report.page import LIMIT
+
+
+class Reader(HTMLParser):
+    """Numbers of `<data value>` by the id of the element that they stand in, attributes, and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.values: dict[str, list[float]] = {}
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.tags: list[str] = []
+        self._inside: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.handlers += [name for name in found if name.startswith("on")]
+        self.links += [str(found[name]) for name in ("src", "href", "action", "srcset", "poster") if name in found]
+        if tag in ("p", "table", "figure", "section"):
+            self._inside.append(str(found.get("id", "")))
+        if tag == "data":
+            for name in filter(None, self._inside):
+                self.values.setdefault(name, []).append(float(str(found["value"])))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("p", "table", "figure", "section") and self._inside:
+            self._inside.pop()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def page(run: Run) -> str:
+    return run.write()
+
+
+def numbers_of(run: Run, *tables: tuple[str, str]) -> set[float]:
+    found: set[float] = set()
+    for name, artefact in tables:
+        frame = read_frame(run.data / f"{name}.parquet", artefact)
+        for column in frame.columns:
+            if frame[column].dtype.kind in "if":
+                found |= {float(value) for value in frame[column]}
+    return found
+
+
+def test_every_number_of_headline_ranking_and_rounds_is_in_an_artefact(run: Run, page: str) -> None:
+    shown = Reader(page).values
+    latency = read_frame(run.data / "latency.parquet", "latency").set_index("variant")["saving"].to_dict()
+    figures = json.loads((run.data / "selection.json").read_text())
+    known = {float(v) for v in figures.values() if isinstance(v, int | float)}
+    known |= numbers_of(run, ("latency", "latency"), ("profile", "profile"), ("ranking", "ranking"))
+    known |= numbers_of(run, ("evaluation", "evaluation"))
+    speed = float(latency["none"] / (latency["none"] - latency["r2"]))
+    # The one derived number: how many times faster motion is.
+    assert speed in shown["headline"]
+    assert {figures["distilled_fvd_cross"], figures["distilled_fvd_cross_low"], figures["distilled_null"], 2.0} <= set(
+        shown["headline"]
+    )
+    for place in ("headline", "facts", "ranking-table", "rounds"):
+        assert len(shown[place]) >= 5
+        assert set(shown[place]) - {speed} <= known, place
+
+
+def test_the_ranking_table_holds_every_block_in_order(run: Run, page: str) -> None:
+    table = page[page.index('id="ranking-table"') :].split("</table>")[0]
+    assert re.findall(r'<th scope="row">(\w+)</th>', table) == run.order
+    assert f"Neighbours that these videos cannot tell apart, run by run: {run.order[0]} and {run.order[1]}." in page
+
+
+def test_it_says_how_far_blocks_and_whole_calls_are_apart(run: Run, page: str) -> None:
+    saved = read_frame(run.data / "profile.parquet", "profile").set_index("variant")["saving"].to_dict()
+    added, whole = sum(saved[block] for block in run.blocks), saved["none"]
+    assert f"together they take {milli(added)} ms" in page and f"is {milli(whole)} ms shorter" in page
+    assert f"{abs(added - whole) / whole:.1%} apart. The clocks cost a call 0.2 ms [-0.1, 0.5]." in page
+
+
+def test_hostile_text_is_only_text(page: str) -> None:
+    read = Reader(page)
+    assert read.tags.count("script") == 2
+    assert "img" not in read.tags and not read.handlers
+    assert not [link for link in read.links if "javascript" in link]
+    assert "49" not in re.findall(r"<option[^>]*>4\. (.*?)</option>", page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    store = re.search(r'id="store">(.*?)</script>', page, re.DOTALL)
+    assert store and "</" not in store[1] and json.loads(store[1])["clips"]
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    assert all(link.startswith(("#", "data:")) for link in Reader(page).links)
+    assert not re.search(r"https?://", page)
+    assert "default-src 'none'" in page and "@import" not in page
+
+
+def test_same_inputs_give_the_same_bytes(run: Run, page: str) -> None:
+    before = {path.name: path.read_bytes() for path in run.plots.iterdir()}
+    (run.plots / "stale.csv").write_text("")
+    assert run.write() == page
+    assert {path.name: path.read_bytes() for path in run.plots.iterdir()} == before
+    assert len(page.encode()) <= LIMIT
+
+
+def test_no_measured_time_in_the_csv_files_and_stable_columns(run: Run, page: str) -> None:
+    heads = {path.name: next(csv.reader(path.open())) for path in run.plots.iterdir()}
+    assert set(heads) == {
+        "ranking.csv", "rounds.csv", "losses.csv", "similarity.csv", "similarity_units.csv", "probes.csv",
+    }  # fmt: skip
+    assert not any(
+        "second" in name or "saving" in name or "latency" in name for head in heads.values() for name in head
+    )
+    assert heads["rounds.csv"][:5] == ["round", "removed", "macs", "parameters", "trained"]
+    assert {"null", "distilled_fvd", "pruned_fvd", "select_distilled_excess"} <= set(heads["rounds.csv"])
+    rows = read_frame(run.data / "evaluation.parquet", "evaluation")
+    for row in csv.DictReader((run.plots / "rounds.csv").open()):
+        for split, arm in ((s, a) for s in ("report", "select") for a in ("pruned", "distilled")):
+            wanted = {"round": row["round"], "split": split, "arm": "original" if row["round"] == "base" else arm}
+            (known,) = (r for r in rows.to_dict("records") if all(r[k] == v for k, v in wanted.items()))
+            tag = "" if split == "report" else "select_"
+            for column, name in {
+                "fvd_same_seeds": "fvd",
+                "fvd_same_seeds_high": "fvd_high",
+                "excess_low": "excess_low",
+            }.items():
+                null = 1.0 if column.startswith("excess") else known["null"]
+                assert float(row[f"{tag}{arm}_{column}"]) == rounded(known[name], null), (row["round"], column)
+    rows = list(csv.DictReader((run.plots / "losses.csv").open()))
+    assert [row["step"] for row in rows] == [str(i) for i in range(30)]
+
+
+def test_verdict_is_computed(run: Run, page: str) -> None:
+    # Three similar transformers: 0.63. Attention layers: 0.83, 2.49 and 0.5: milder than two of the three.
+    assert "Here that holds in 2 of 3 comparisons: removing the 3 most similar" in page.replace("\n", " ")
+
+
+@pytest.mark.parametrize(("blocks", "heads", "chosen"), [(6, False, "base"), (7, True, "all"), (6, True, "r2")])
+def test_other_models_rounds_and_selections(tmp_path: Path, blocks: int, heads: bool, chosen: str) -> None:
+    page = Run(tmp_path, blocks, heads, chosen).write()
+    assert ("Motion read" in page) == heads
+    assert len(re.findall(r'<g class="block[^>]*data-block="', page)) == blocks
+    assert ("No block of 6 is deleted" in page) == (chosen == "base")
+    assert 'data-block="mid_0"' in page if blocks == 7 else 'data-block="mid_0"' not in page
+
+
+def test_fewer_prompts_where_videos_are_large(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from leanmotion.report.artefacts import read_artefacts
+    from leanmotion.report.sections import media
+
+    found = read_artefacts(run.settings, run.data)
+    whole = media.read_media(found)
+    assert {len(clips) for clips in whole.clips.values()} == {3}
+    one = sum(len(clips[0]) for clips in whole.clips.values())
+    monkeypatch.setattr(media, "BUDGET", one)
+    assert {len(clips) for clips in media.read_media(found).clips.values()} == {1}
+    assert len(media.read_media(found).groups["rounds"].prompts) == 1
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def call(path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run",
+             "--autoplay-policy=no-user-gesture-required", "--virtual-time-budget=60000", *flags,
+             f"{path.resolve().as_uri()}#selftest"],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+
+    return call
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_pickers_and_videos_work_in_a_browser(
+    run: Run, page: str, browse: Callable[..., subprocess.CompletedProcess[str]], width: int
+) -> None:
+    done = browse(run.out, "--dump-dom", f"--window-size={width},900")
+    report = re.search(r'<pre id="selftest">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert report, done.stderr[-2000:]
+    found = json.loads(report[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert found["failures"] == [] and found["errors"] == []
+    # Prompts of three groups, and the rounds twice.
+    assert found["pickers"] == 5 and found["choices"] == 3 * 3 + 2 * 2
+    assert found["videos"] == 3 * 3 + 2 * 3 + 3 * 3 + 3 * 4
+    assert found["overflow"] == 0, "the page is wider than the screen"
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
