@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tiny tensors gain nothing from threads, and lose much where cores are shared. `make test-machines` tries two.
-torch.set_num_threads(int(os.environ.get("LEANMOTION_TEST_THREADS", "1")))
+THREADS = int(os.environ.get("LEANMOTION_TEST_THREADS", "1"))
+torch.set_num_threads(THREADS)
 
 # As on a processor with matrix units for bfloat16, or on one without: likewise.
 if forced := os.environ.get("LEANMOTION_TEST_LOW_PRECISION"):
@@ -39,6 +41,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.name in LONGEST:
             item.add_marker("long")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(autouse=True)
+def as_many_threads() -> Iterator[None]:
+    """Samplers and stages set the number by their settings, for the whole process: for their own test alone."""
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")

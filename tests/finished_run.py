@@ -53,7 +53,7 @@ class Run:
 
     def write(self) -> str:
         size = write_report(self.settings, data=self.data, out=self.out, plots=self.plots)
-        page = self.out.read_text()
+        page = self.out.read_text(encoding="utf-8")
         assert size == len(page.encode())
         return page
 

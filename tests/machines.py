@@ -22,9 +22,9 @@ OLD_LIBRARIES = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"
 """oneDNN, oneMKL (both in torch) and OpenBLAS (in NumPy and SciPy) as on a processor with AVX2 and no more."""
 
 ODD = {
-    "TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",  # ASCII, and + 5:45
-    "HF_HOME": "/nowhere/hub", "CXX": "/nowhere/g++", "LEANMOTION_SCRATCH": "/nowhere/scratch", "RANK": "1",
-    "LEANMOTION_DEVICE": "cuda:7", "GIT_DIR": "/nowhere/git", "FORCE_COLOR": "1", "COLUMNS": "20",
+    "TZ": "Asia/Kathmandu",  # 5:45 ahead
+    "LC_ALL": "C", "HF_HOME": "/nowhere/hub", "CXX": "/nowhere/g++", "LEANMOTION_SCRATCH": "/nowhere/scratch",
+    "RANK": "1", "LEANMOTION_DEVICE": "cuda:7", "GIT_DIR": "/nowhere/git", "FORCE_COLOR": "1", "COLUMNS": "20",
 }  # fmt: skip
 """What a shell may export: no way of kernels, but a machine too."""
 

@@ -41,7 +41,7 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
 
 def edit_params(path: Path, changes: Mapping[str, Any]) -> None:
     """Set values in a params.yaml, `sampling__steps` for `sampling.steps`."""
-    params = yaml.safe_load(path.read_text())
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
     for name, value in changes.items():
         *place, key = name.split("__")
         section = params

@@ -67,7 +67,7 @@ def test_a_figure_that_is_not_of_metrics_is_found(told: tuple[str, Path, Path]) 
 
 def test_the_snippet_of_the_readme_runs(teacher_folder, make_unet, tmp_path: Path, monkeypatch) -> None:
     """On a tiny teacher, in two steps; text, names and calls are the README's."""
-    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert snippet
     folder = teacher_folder(levels=2, layers=1)
     save_pruned(make_unet(levels=2, layers=1), tmp_path / "data/export/pruned")
@@ -108,7 +108,7 @@ def write(run: Run, path: Path) -> Any:
 
 def test_the_command_writes_table_and_pictures(run: Run, project: Path) -> None:
     written = write(run, project)
-    text = project.read_text()
+    text = project.read_text(encoding="utf-8")
     assert [path.name for path in written] == ["original-and-pruned.gif", "contact-sheet.png", "README.md"]
     assert all(path.is_file() for path in written)
     assert "old" not in text and "by hand" in text and text.endswith("end\n")
@@ -135,7 +135,7 @@ def test_a_readme_without_markers_is_left_alone(run: Run, project: Path, text: s
     project.write_text(text)
     with pytest.raises(LeanmotionError, match="wants one"):
         write(run, project)
-    assert project.read_text() == text and not list((project.parent / "docs").iterdir())
+    assert project.read_text(encoding="utf-8") == text and not list((project.parent / "docs").iterdir())
 
 
 def test_missing_metrics_are_one_line(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ pytestmark = pytest.mark.numeric
 FOUR = replace(SETTINGS, batch=4, accumulate=2, checkpoint_every=1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(as_many_threads: None) -> None:
+    """A fork has none of its parent's threads: with several, its first convolution waits for them for good."""
+    torch.set_num_threads(1)
+
+
 def together(body: Callable[[Ranks], Any]) -> list[int]:
     """Run `body` in two forks of this process that form a process group; their exit codes, 1 for an exception.
 
