@@ -75,8 +75,8 @@ def timed(teacher: Any, student: Any) -> Iterator[Callable[[], dict[str, float]]
 
 def from_flow(settings: Any, arguments: argparse.Namespace) -> tuple[Any, Path, list[str]]:
     """Samplers, clips and deletion list of a finished flow."""
+    from leanmotion.model.samplers import Samplers
     from leanmotion.model.teacher import TeacherRecord
-    from leanmotion.model.variants import Samplers
 
     order = arguments.order or arguments.data / f"order/{arguments.round}.json"
     removed = json.loads(order.read_text(encoding="utf-8"))["removed"]
@@ -88,7 +88,7 @@ def from_teacher(settings: Any, folder: Path) -> tuple[Any, Path, list[str]]:
     """The same of the teacher alone: 64 clips of sprites, and half of the blocks, those in the middle."""
     from leanmotion.clips.sources import write_clips_of
     from leanmotion.cost.inspection import inspect_teacher
-    from leanmotion.model.variants import Samplers
+    from leanmotion.model.samplers import Samplers
 
     few = settings.clips.model_copy(update={"source": "sprites", "count": 64})
     settings = settings.model_copy(update={"clips": few})

@@ -159,7 +159,7 @@ def test_a_terminal_gets_a_bar_and_its_own_width(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_what_the_hub_does_not_give_is_one_line(monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+def test_what_the_hub_does_not_give_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline: bool) -> None:
     """Online it says what the hub answered."""
     import huggingface_hub
     from huggingface_hub import constants
@@ -169,8 +169,9 @@ def test_what_the_hub_does_not_give_is_one_line(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", none)
+    (tmp_path / "pin.yaml").write_text("hub: someone/some-adapter\n")
     with pytest.raises(LeanmotionError) as caught:
-        locate("someone/some-adapter", None, role="adapter")
+        locate(str(tmp_path / "pin.yaml"), role="adapter")
     assert str(caught.value).endswith("or name a folder" if offline else "from the hub: 404: no such model")
 
 
@@ -178,15 +179,16 @@ def test_what_the_hub_does_not_give_is_one_line(monkeypatch: pytest.MonkeyPatch,
 def test_the_hubs_cache_is_needed_by_hub_models_alone(home: str | None, tmp_path: Path) -> None:
     """A folder is a folder, whatever HF_HOME says; a hub model that is not to be had ends in one line."""
     (tmp_path / "a file").write_text("")
+    (tmp_path / "pin.yaml").write_text("hub: someone/some-adapter\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
         "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path),
     }  # fmt: skip
     if home is not None:
         environment["HF_HOME"] = str(tmp_path / home)
     code = (
-        "from leanmotion.weights import locate\nfrom leanmotion.errors import LeanmotionError\n"
-        "print(locate('.', None, role='base'))\n"
-        "try: locate('someone/some-adapter', None, role='adapter')\n"
+        "from leanmotion.model.weights import locate\nfrom leanmotion.errors import LeanmotionError\n"
+        "print(locate('.', role='base'))\n"
+        "try: locate('pin.yaml', role='adapter')\n"
         "except LeanmotionError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)

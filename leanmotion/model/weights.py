@@ -80,7 +80,7 @@ def base_files(folder: Path) -> list[Path]:
     except (OSError, ValueError, AttributeError, IndexError) as error:
         raise LeanmotionError(
             f"teacher.base: {folder} holds no readable model_index.json: give a diffusers pipeline's folder, "
-            "a single .safetensors file, or a hub id"
+            "a single .safetensors file, or a pin of the hub"
         ) from error
     found = [folder / "model_index.json"]
     for part in parts:
