@@ -10,6 +10,7 @@ from leanmotion.model.requests import Variant, requests_of
 from leanmotion.pipeline.settings import Prompts
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.prompts.splits import SPLITS, prompt_rows
+from leanmotion.videos import rendering
 from leanmotion.videos.rendering import Take, render
 from leanmotion.videos.store import ChunkStore, cut
 
@@ -99,6 +100,54 @@ def test_what_is_stored_is_not_drawn_again(tmp_path, prompts) -> None:
     assert read_frame(tmp_path / "x", "videos")[:COUNT].equals(read_frame(tmp_path / "v", "videos"))
     # Another name for the same variant is the same work.
     assert draw([Take("other", TEACHER, "rank")], tmp_path / "y", prompts).drawn == {}
+
+
+def ahead(tmp_path, prompts, monkeypatch, sure: list[str], samplers: Samplers) -> None:
+    """A stage `mine` that draws the teacher, with a sibling `other`; `sure`: what the running dvc will ask for."""
+    monkeypatch.setattr(rendering, "will_run", lambda stages, own: [name for name in stages if name in sure])
+    mine, other = Take("full", TEACHER, "rank"), Take("mid_0", WITHOUT, "rank")
+    render(
+        [mine], tmp_path / "v", prompts=prompts, settings=SETTINGS, samplers=samplers, label="test", stage="mine",
+        siblings={"mine": [mine], "other": [other]},
+    )  # fmt: skip
+
+
+def test_a_sibling_is_drawn_while_networks_are_there(tmp_path, prompts, monkeypatch) -> None:
+    samplers = Samplers()
+    ahead(tmp_path, prompts, monkeypatch, ["other"], samplers)
+    assert samplers.drawn == {TEACHER: COUNT, WITHOUT: COUNT}
+    # The sibling then draws nothing, and its table is the one that it would have written itself.
+    assert draw([Take("mid_0", WITHOUT, "rank")], tmp_path / "w", prompts).drawn == {}
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "elsewhere"))
+    assert draw([Take("mid_0", WITHOUT, "rank")], tmp_path / "x", prompts).drawn == {WITHOUT: COUNT}
+    assert (tmp_path / "w").read_bytes() == (tmp_path / "x").read_bytes()
+
+
+def test_nothing_is_drawn_that_is_not_sure_to_be_asked_for(tmp_path, prompts, monkeypatch) -> None:
+    samplers = Samplers()
+    ahead(tmp_path, prompts, monkeypatch, [], samplers)
+    assert samplers.drawn == {TEACHER: COUNT}
+    # Nor by a stage that has nothing to draw itself: a missing chunk is not a missing result.
+    ahead(tmp_path, prompts, monkeypatch, ["other"], samplers)
+    assert samplers.drawn == {TEACHER: COUNT}
+
+
+def test_what_fails_for_a_sibling_is_a_warning(tmp_path, prompts, monkeypatch, capsys) -> None:
+    class Failing(Samplers):
+        def __call__(self, variant: Variant):
+            if variant == WITHOUT:
+                raise LeanmotionError("latents are not finite")
+            return super().__call__(variant)
+
+    ahead(tmp_path, prompts, monkeypatch, ["other"], Failing())
+    assert [clips.name for clips in read_clips(tmp_path / "v")] == ["full"]
+    said = capsys.readouterr().err
+    assert "warning: drawing ahead for other: latents are not finite: left to that stage" in said
+    with pytest.raises(LeanmotionError, match="not finite"):
+        render(
+            [Take("mid_0", WITHOUT, "rank")], tmp_path / "w", prompts=prompts, settings=SETTINGS, samplers=Failing(),
+            label="test",
+        )  # fmt: skip
 
 
 def test_two_takes_of_one_variant_and_split_are_drawn_once(tmp_path, prompts) -> None:
