@@ -4,16 +4,16 @@ import ast
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from committed import ROOT, weights
 
 import leanmotion
 from leanmotion.model.units import list_units
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "examples" / "by_hand.py"
 TREE = ast.parse(PAGE.read_text(encoding="utf-8"))
 OTHERS = {"torch", "numpy", "diffusers", *sys.stdlib_module_names}
@@ -46,10 +46,17 @@ def test_it_uses_public_names_alone() -> None:
 def printed(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What the page prints, run as a stranger does, from a folder in which it may leave nothing."""
     folder = tmp_path_factory.mktemp("by_hand")
+    # Beside the weights in git: whoever has trained others has another teacher here.
+    project = tmp_path_factory.mktemp("project")
+    (project / "data").mkdir()
+    for name in ("teacher", "extractor"):
+        (project / "data" / name).symlink_to(weights(f"data/{name}"))
+    (project / "examples").mkdir()
+    page = shutil.copy(PAGE, project / "examples")
     # One thread: beside another test, two would wait for one another most of the time.
     here = {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "LEANMOTION_DEVICE": "cpu"}
     ran = subprocess.run(
-        [sys.executable, str(PAGE)], cwd=folder, env=os.environ | here, capture_output=True, text=True, check=False
+        [sys.executable, str(page)], cwd=folder, env=os.environ | here, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     # torch keeps a folder of its own in the place for temporary files.
@@ -62,7 +69,7 @@ def parameters() -> dict[str, int]:
     """Parameters of each motion block of the embedded adapter, in the model's order."""
     from diffusers import MotionAdapter
 
-    adapter = MotionAdapter.from_pretrained(ROOT / "data" / "teacher" / "adapter")
+    adapter = MotionAdapter.from_pretrained(weights("data/teacher") / "adapter")
     return {unit.id: unit.parameters for unit in list_units(adapter, "temporal_transformer")}
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import committed
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -31,6 +32,7 @@ from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.processes import SESSION, device, devices
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.tables import write_table
+from leanmotion.videos import codec
 
 
 @pytest.fixture(params=[0, 2], ids=["no GPU", "two GPUs"])
@@ -111,6 +113,15 @@ def test_torch_says_so_when_there_is_no_compiler(tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": str(tmp_path / "g++"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and stage._NO_COMPILER[0] in done.stderr, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("cores", [1, 5])
+def test_clips_keep_their_bytes_on_few_cores_and_many(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+    monkeypatch.setattr(codec, "_WORKERS", cores)
+    clips = list(np.random.default_rng(0).integers(0, 256, (7, 2, 16, 16, 3), dtype=np.uint8))
+    videos = codec.encode_all(clips)
+    assert videos == [codec.encode(clip) for clip in clips]
+    assert all(np.array_equal(a, b) for a, b in zip(codec.decode_all(videos), clips, strict=True))
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -18,6 +18,8 @@ from leanmotion.distillation.lanes import side_by_side
 from leanmotion.distillation.losses import Batch, LossWeights, losses
 from leanmotion.model.memory import CHECKPOINTING, recomputed
 
+pytestmark = pytest.mark.numeric
+
 CPU = torch.device("cpu")
 FOUR = replace(SETTINGS, batch=4, steps=4)
 

@@ -12,19 +12,6 @@ from leanmotion.pipeline.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 DEFAULTS = settings()
-
-ROOT = Path(__file__).parents[2]
-DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-# Of our own choosing, so that the default may change.
-COUNTS = {"r04": 4, "r08": 8, "r11": 11, "r14": 14, "r17": 17, "r21": 21}
-DEFAULTS["rounds"] = {
-    name: {"count": count, "from": before}
-    for (name, count), before in zip(COUNTS.items(), ["base", *COUNTS], strict=False)
-}
-DEFAULTS["probe"]["sets"] = {
-    "transformers": {"granularity": "temporal_transformer", "counts": [1, 3, 6], "random": 1},
-    "blocks": {"granularity": "transformer_block", "counts": [1, 3, 6], "random": 1},
-}
 GONE = object()
 
 

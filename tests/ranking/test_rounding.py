@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from committed import ROOT, committed
 from finished_run import Run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,6 @@ from leanmotion.ranking import importance
 from leanmotion.ranking.importance import rank_importance
 from leanmotion.ranking.rounding import UNIT, evaluation_nulls, rounded, rounded_table
 
-ROOT = Path(__file__).parents[2]
 NOISE = 1e-6
 """What another processor does to features and weights, as a share of each."""
 FIGURES = st.floats(-1e9, 1e9)
@@ -232,21 +232,28 @@ def test_files_of_plots_differ_in_losses_alone(tmp_path: Path) -> None:
     assert {name for name in here if here[name] != there[name]} == {"losses.csv"} and here.keys() == there.keys()
 
 
-def test_committed_figures_are_rounded() -> None:
+def unrounded(metrics: Path) -> list[str]:
+    """Figures that are not, or that there are too few."""
     found: list[tuple[str, float]] = []
-    for path in (ROOT / "metrics").glob("*.json"):
+    for path in metrics.glob("*.json"):
         found += [(f"{path.name} {k}", v) for k, v in json.loads(path.read_text()).items() if isinstance(v, float)]
-    for path in (ROOT / "metrics/plots").glob("*.csv"):
+    for path in (metrics / "plots").glob("*.csv"):
         for name, column in pd.read_csv(path).items():
             found += [(f"{path.name} {name}", v) for v in column.dropna().tolist() if isinstance(v, float)]
-    assert len(found) > 1000
-    assert [name for name, value in found if rounded(value) != value] == []
+    few = [] if len(found) > 1000 else [f"{len(found)} figures"]
+    return few + [name for name, value in found if rounded(value) != value]
+
+
+def test_committed_figures_are_rounded() -> None:
+    """Or, between a change of the rule and its commit, those that lie here: they can make this pass, never fail."""
+    if in_git := unrounded(committed("metrics")):
+        assert unrounded(ROOT / "metrics") == [], f"neither these nor those in git are rounded: {in_git}"
 
 
 def test_a_diff_of_metrics_fits_a_terminal(tmp_path: Path) -> None:
     """`dvc metrics diff` of the committed metrics with every figure moved: 99 columns at most."""
     (tmp_path / "metrics").mkdir()
-    paths = sorted((ROOT / "metrics").glob("*.json"))
+    paths = sorted(committed("metrics").glob("*.json"))
     (tmp_path / "dvc.yaml").write_text("metrics:\n" + "".join(f"  - metrics/{path.name}\n" for path in paths))
     for path in paths:
         shutil.copyfile(path, tmp_path / "metrics" / path.name)
