@@ -62,7 +62,7 @@ def embedded_project(folder: Path) -> Path:
     """Make the folder a project on the embedded default: these settings, weights pinned, and dvc.yaml of this tree."""
     from leanmotion.features.pinned import joint_digest
     from leanmotion.model.teacher import fingerprint
-    from leanmotion.pipeline.settings import Teacher
+    from leanmotion.pipeline.settings import PinnedTeacher
 
     for name in ("teacher", "extractor"):
         shutil.copytree(weights(f"data/{name}"), folder / "data" / name)
@@ -70,7 +70,7 @@ def embedded_project(folder: Path) -> Path:
     shutil.copytree(ROOT / "builtin", folder / "builtin")
     params, extractor = settings(), folder / "data/extractor"
     places = {part: str(folder / params["teacher"][part]) for part in ("base", "adapter")}
-    params["teacher"]["sha256"], _ = fingerprint(Teacher.model_validate({**params["teacher"], **places}))
+    params["teacher"]["sha256"], _ = fingerprint(PinnedTeacher.model_validate({**params["teacher"], **places}))
     params["extractor"]["sha256"] = joint_digest([extractor / "config.json", extractor / "model.safetensors"], None)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     return folder

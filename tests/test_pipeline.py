@@ -305,7 +305,7 @@ def rewrite(clone: Clone, name: str, old: str, new: str) -> None:
 
 def test_code_of_the_ranking_reruns_no_drawing_training_or_timing(traced: Clone) -> None:
     rewrite(traced, "ranking/fvd.py", "_EIGENVALUE_TOLERANCE =", "# Said here as well.\n_EIGENVALUE_TOLERANCE =")
-    assert traced.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate"}
+    assert traced.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate", "select", "report"}
     assert made(traced) == set()
 
 

@@ -23,8 +23,8 @@ from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Settings
 from leanmotion.pipeline.tables import read_table, table_meta
+from leanmotion.videos.codec import encode
 from leanmotion.videos.rendering import Take, render
-from leanmotion.videos.store import DRAWING
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ class Bench:
             "clips": self._clips_digest,
             "prompts": table_meta(read_table(self.prompts / f"{self.split}.parquet", "prompts"))["digest"],
             "extractor": self.extractor.digest,
-            # How students, clips and features are kept and found decides no figure: other roots say what they are.
-            "code": code_address(Bench, *TRAINING, *DRAWING, *EMBEDDING, apart=(run_round, render, embedded)),
+            "code": code_address(*TRIAL, apart=APART),
         }
         return values_digest(what)
 
@@ -184,3 +183,9 @@ def cumulative(order: list[str], counts: list[int], model: list[str]) -> tuple[t
     """The first so many of an order for each count, each in the model's order."""
     place: Callable[[str], int] = model.index
     return tuple(tuple(sorted(order[:count], key=place)) for count in counts)
+
+
+TRIAL = (Bench, *TRAINING, Samplers, encode, *EMBEDDING)
+"""What makes a trial's figures. All code that these reach is part of its address."""
+APART = (run_round, render, embedded)
+"""How students, clips and features are kept and found again decides no figure: other roots say what they are."""

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from flow import PACKAGE, ROOT, closure, modules
+from flow import ARROWS, PACKAGE, ROOT, closure, modules
 
 from leanmotion.clips.latents import encode_clips
 from leanmotion.distillation.rounds import TRAINING
@@ -12,7 +12,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.features.embedding import EMBEDDING
 from leanmotion.pipeline.code_address import code_address, definitions
 from leanmotion.pipeline.module_source import STATEMENTS, WHOLE, Definition, PackageSource
-from leanmotion.study.trial import Bench
+from leanmotion.study.trial import APART, TRIAL
 from leanmotion.videos.store import DRAWING
 
 SOURCES = {
@@ -273,7 +273,14 @@ def test_a_root_that_is_not_there(address) -> None:
             address(root=root)
 
 
-ALL = (*DRAWING, *TRAINING, *EMBEDDING, encode_clips, Bench)
+ALL = {
+    **definitions(*DRAWING),
+    **definitions(*TRAINING),
+    **definitions(*EMBEDDING),
+    **definitions(*TRIAL, apart=APART),
+    **definitions(encode_clips),
+}
+"""All that any address covers."""
 
 
 def reached(*roots) -> set[Path]:
@@ -330,7 +337,7 @@ def test_nothing_that_decides_a_result_is_looked_up_by_a_string() -> None:
     builtin = {"eval", "exec", "globals", "locals", "vars", "__import__"}
     method = {"import_module", "find_spec", "__subclasses__", "register"}
     source = PackageSource(PACKAGE)
-    for definition, text in definitions(*ALL).items():
+    for definition, text in ALL.items():
         for node in ast.walk(ast.parse(text)):
             if not isinstance(node, ast.Call):
                 continue
@@ -344,7 +351,13 @@ def test_nothing_that_decides_a_result_is_looked_up_by_a_string() -> None:
 
 def test_definitions_suffice_nowhere_whole_modules_are_needed() -> None:
     """No module handed on as a whole, none whose top does more than bind names: an edit moves what it touches alone."""
-    assert not [d for d in definitions(*ALL) if d.name in {WHOLE, STATEMENTS}]
+    assert not [definition for definition in ALL if definition.name in {WHOLE, STATEMENTS}]
+
+
+def test_no_module_of_ours_is_named() -> None:
+    """Not in a string either, such as that of a root: a trial would be another one where a module has moved."""
+    assert not [this for this, text in ALL.items() if any(f"leanmotion.{room}" in text for room in ARROWS)]
+    assert set(definitions(*DRAWING)) <= set(definitions(*TRIAL, apart=APART))
 
 
 DECORATORS = {
@@ -356,7 +369,7 @@ DECORATORS = {
 def test_annotations_that_do_something_are_known() -> None:
     """Those of functions are dropped: none of these decorators reads them, nor registers what it decorates."""
     found = set()
-    for text in definitions(*ALL).values():
+    for text in ALL.values():
         for node in ast.walk(ast.parse(text)):
             for decorator in getattr(node, "decorator_list", []):
                 found.add(ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator))
