@@ -23,10 +23,13 @@ def main(
     """Draw the clips of one single-block removal, resuming from the chunk store."""
     settings = load_settings(params)
     variants = Variants(settings, TeacherRecord.read(teacher))
-    takes = {name: [Take(name, variants.teacher([name]), "rank")] for name in settings.teacher.blocks}
+
+    def takes(name: str) -> list[Take]:
+        return [Take(name, variants.teacher([name]), "rank")]
+
     render(
-        takes[block], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"without {block}",
-        stage=f"ablate@{block}", siblings={f"ablate@{name}": theirs for name, theirs in takes.items()},
+        takes(block), out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"without {block}",
+        stage=f"ablate@{block}", siblings={f"ablate@{name}": takes(name) for name in settings.teacher.blocks},
     )  # fmt: skip
     show_takes(out)
 

@@ -24,12 +24,14 @@ def main(
     """Draw the teacher's clips of a split, resuming from the chunk store."""
     settings = load_settings(params)
     variants = Variants(settings, TeacherRecord.read(teacher))
-    takes = {(name, ab): [Take("full", variants.teacher(), name, ab)] for name in settings.split_counts for ab in "ab"}
+
+    def takes(split: str, seeds: str) -> list[Take]:
+        return [Take("full", variants.teacher(), split, seeds)]
+
     render(
-        takes[split, seeds], out, prompts=prompts, settings=settings, samplers=variants.samplers(),
-        label=f"original, {split} {seeds}",
-        stage=f"generate@{split}_{seeds}",
-        siblings={f"generate@{name}_{ab}": theirs for (name, ab), theirs in takes.items()},
+        takes(split, seeds), out, prompts=prompts, settings=settings, samplers=variants.samplers(),
+        label=f"original, {split} {seeds}", stage=f"generate@{split}_{seeds}",
+        siblings={f"generate@{name}_{ab}": takes(name, ab) for name in settings.split_counts for ab in "ab"},
     )  # fmt: skip
     show_takes(out)
 

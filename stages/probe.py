@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from leanmotion.errors import LeanmotionError
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.model.variants import Variants
 from leanmotion.pipeline import stage
@@ -25,6 +26,8 @@ def main(
 ) -> None:
     """Draw the clips of one probe set: its most similar units, random ones and single ones removed."""
     settings = load_settings(params)
+    if name not in settings.probe.sets:
+        raise LeanmotionError(f"--set {name}: not in params.yaml: name one of {', '.join(settings.probe.sets)}")
     variants = Variants(settings, TeacherRecord.read(teacher))
     rows = read_frame(similarity, "similarity")
     takes = {
