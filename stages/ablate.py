@@ -29,7 +29,7 @@ def main(
 
     render(
         takes(block), out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"without {block}",
-        stage=f"ablate@{block}", siblings={f"ablate@{name}": takes(name) for name in settings.teacher.blocks},
+        stage=f"ablate@{block}", siblings=lambda: {f"ablate@{name}": takes(name) for name in settings.teacher.blocks},
     )  # fmt: skip
     show_takes(out)
 

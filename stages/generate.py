@@ -31,7 +31,7 @@ def main(
     render(
         takes(split, seeds), out, prompts=prompts, settings=settings, samplers=variants.samplers(),
         label=f"original, {split} {seeds}", stage=f"generate@{split}_{seeds}",
-        siblings={f"generate@{name}_{ab}": takes(name, ab) for name in settings.split_counts for ab in "ab"},
+        siblings=lambda: {f"generate@{name}_{ab}": takes(name, ab) for name in settings.split_counts for ab in "ab"},
     )  # fmt: skip
     show_takes(out)
 

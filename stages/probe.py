@@ -26,20 +26,18 @@ def main(
 ) -> None:
     """Draw the clips of one probe set: its most similar units, random ones and single ones removed."""
     settings = load_settings(params)
-    if name not in settings.probe.sets:
-        raise LeanmotionError(f"--set {name}: not in params.yaml: name one of {', '.join(settings.probe.sets)}")
+    if name not in (known := settings.probe.sets.keys()):
+        raise LeanmotionError(f"--set {name}: not in params.yaml: name one of {', '.join(known)}")
     variants = Variants(settings, TeacherRecord.read(teacher))
     rows = read_frame(similarity, "similarity")
-    takes = {
-        key: [
-            Take(probe.name, variants.teacher(probe.units), "rank")
-            for probe in probes_of(key, chosen, rows, seed=settings.probe.seed)
-        ]
-        for key, chosen in settings.probe.sets.items()
-    }
+
+    def takes(key: str) -> list[Take]:
+        probes = probes_of(key, settings.probe.sets[key], rows, seed=settings.probe.seed)
+        return [Take(probe.name, variants.teacher(probe.units), "rank") for probe in probes]
+
     render(
-        takes[name], out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"probe {name}",
-        stage=f"probe@{name}", siblings={f"probe@{key}": theirs for key, theirs in takes.items()},
+        takes(name), out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"probe {name}",
+        stage=f"probe@{name}", siblings=lambda: {f"probe@{key}": takes(key) for key in settings.probe.sets},
     )  # fmt: skip
     show_takes(out)
 

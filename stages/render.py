@@ -32,14 +32,14 @@ def main(
     variants = Variants(settings, TeacherRecord.read(teacher))
     this = Student.read(student)
     students = [this]
-    for name in settings.rounds:
-        # Of other rounds those that are there and whole; whether they are up to date is for DVC to say.
+    for other in sorted(set(student.parent.iterdir()) - {student}):
+        # To draw ahead for: rounds that are there and whole. Whether they are asked for is for DVC to say.
         with suppress(LeanmotionError):
-            students += [Student.read(student.parent / name)] if name != student.name else []
+            students.append(Student.read(other))
     render(
         _takes(variants, this), out, prompts=prompts, settings=settings, samplers=variants.samplers(students),
         label=f"round {this.round}", stage=f"render@{student.name}",
-        siblings={f"render@{one.round}": _takes(variants, one) for one in students},
+        siblings=lambda: {f"render@{one.round}": _takes(variants, one) for one in students if not one.is_teacher},
     )  # fmt: skip
     show_takes(out)
 

@@ -47,11 +47,12 @@ def will_run(stages: Sequence[str], own: str, root: Path = Path()) -> list[str]:
     Sure is what DVC itself calls out of date, what the command's targets cover, and what hangs on nothing that is out
     of date. None where no DVC runs this process, or where its command line or its answers cannot be read.
     """
-    if (command := _command()) is None or (covered := _covered(stages, command, root)) is None:
+    if (command := running_command()) is None or (covered := _covered(stages, command, root)) is None:
         return []
     try:
-        graph = edges(ask(root, "dag", "--dot"))
-        before = {stage: _upstream(stage, graph) for stage in covered if stage != own}
+        drawn = ask(root, "dag", "--dot")
+        graph, known = edges(drawn), set(re.findall(r'^"(.+?)";$', drawn, re.MULTILINE))
+        before = {stage: _upstream(stage, graph) for stage in covered if stage in known - {own}}
         # What runs now, DVC says nothing of; what hangs on it will read something else.
         before = {stage: upstream for stage, upstream in before.items() if own not in upstream}
         asked = sorted({*before, *(one for upstream in before.values() for one in upstream)})
@@ -61,8 +62,8 @@ def will_run(stages: Sequence[str], own: str, root: Path = Path()) -> list[str]:
     return [stage for stage in before if stage in changed and not before[stage] & changed]
 
 
-def _command() -> list[str] | None:
-    """The words after `dvc` of the nearest such ancestor."""
+def running_command() -> list[str] | None:
+    """The words after `dvc` of the command that runs this process; None where none does."""
     for process in psutil.Process().parents():
         if is_dvc(process):
             words = process.cmdline()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from leanmotion.model.requests import Draw, Variant, requests_of
-from leanmotion.pipeline.dvc import will_run
+from leanmotion.pipeline.dvc import running_command, will_run
 from leanmotion.pipeline.processes import ranks
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.setting_address import addressed
@@ -42,7 +42,7 @@ def render(
     samplers: Callable[[Variant], Draw],
     label: str,
     stage: str = "",
-    siblings: Mapping[str, Sequence[Take]] | None = None,
+    siblings: Callable[[], Mapping[str, Sequence[Take]]] | None = None,
 ) -> None:
     """Draw what the store lacks and write all takes into one video table.
 
@@ -57,11 +57,11 @@ def render(
         samplers: Makes the sampler of a variant; called only for variants that miss chunks.
         label: For the progress bar.
         stage: This one's name in dvc.yaml.
-        siblings: Stage -> its takes; this one may be among them.
+        siblings: Stage -> its takes, made when they are to be drawn; this one may be among them.
     """
     jobs = _jobs(takes, prompts, settings)
-    if fill_together(jobs, samplers, label=label) and siblings:
-        _draw_ahead(stage, siblings, prompts, settings, samplers)
+    if fill_together(jobs, samplers, label=label) and siblings and running_command():
+        _draw_ahead(stage, siblings(), prompts, settings, samplers)
     ranks().dismiss()
     merge(jobs, out, settings.sampling)
 

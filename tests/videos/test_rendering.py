@@ -104,11 +104,12 @@ def test_what_is_stored_is_not_drawn_again(tmp_path, prompts) -> None:
 
 def ahead(tmp_path, prompts, monkeypatch, sure: list[str], samplers: Samplers) -> None:
     """A stage `mine` that draws the teacher, with a sibling `other`; `sure`: what the running dvc will ask for."""
+    monkeypatch.setattr(rendering, "running_command", lambda: ["repro"])
     monkeypatch.setattr(rendering, "will_run", lambda stages, own: [name for name in stages if name in sure])
     mine, other = Take("full", TEACHER, "rank"), Take("mid_0", WITHOUT, "rank")
     render(
         [mine], tmp_path / "v", prompts=prompts, settings=SETTINGS, samplers=samplers, label="test", stage="mine",
-        siblings={"mine": [mine], "other": [other]},
+        siblings=lambda: {"mine": [mine], "other": [other]},
     )  # fmt: skip
 
 
