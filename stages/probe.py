@@ -26,13 +26,16 @@ def main(
 ) -> None:
     """Draw the clips of one probe set: its most similar units, random ones and single ones removed."""
     settings = load_settings(params)
-    if name not in (known := settings.probe.sets.keys()):
-        raise LeanmotionError(f"--set {name}: not in params.yaml: name one of {', '.join(known)}")
     variants = Variants(settings, TeacherRecord.read(teacher))
     rows = read_frame(similarity, "similarity")
 
     def takes(key: str) -> list[Take]:
-        probes = probes_of(key, settings.probe.sets[key], rows, seed=settings.probe.seed)
+        try:
+            chosen = settings.probe.sets[key]
+        except KeyError:
+            known = ", ".join(settings.probe.sets)
+            raise LeanmotionError(f"--set {key}: not in params.yaml: name one of {known}") from None
+        probes = probes_of(key, chosen, rows, seed=settings.probe.seed)
         return [Take(probe.name, variants.teacher(probe.units), "rank") for probe in probes]
 
     render(
