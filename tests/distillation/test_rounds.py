@@ -249,7 +249,7 @@ def test_an_address_holds_all_that_a_round_depends_on(settings, samplers, clips,
         address(changed("sampling", steps=3)),
         address(changed("sampling", threads=2)),
         address(changed("prompts", negative="blurred")),
-        address(changed("teacher", dtype="bfloat16")),
+        address(changed("teacher", dtype="bfloat16"), record=replace(samplers.record, dtype="bfloat16")),
         address(plan=replace(plan, steps=3)),
         address(plan=replace(plan, name="r3")),
         address(plan=replace(plan, removed=("up_0_0",))),
@@ -326,7 +326,7 @@ def test_the_teachers_own_clips(settings, samplers, tmp_path) -> None:
 
 def test_clips_without_a_place_to_come_from(settings, samplers, tmp_path) -> None:
     for changes, match in (
-        ({"clips": {"source": "folder"}}, r"clips\.path and clips\.captions: name the folder"),
+        ({"clips": {"source": "folder"}}, r"clips\.path is .*builtin/none.*: name the folder of videos"),
         ({"sampling": {"width": 40}}, r"sprites are square"),
     ):
         with pytest.raises(LeanmotionError, match=match):
