@@ -34,12 +34,13 @@ STAGES = {
 TRACER = """
 
 def _trace() -> None:
+    import importlib
     import time as clock
 
     def wrap(module, owner, name, mark):
-        if module not in sys.modules:
-            return
-        place = sys.modules[module] if owner is None else getattr(sys.modules[module], owner)
+        # Imported here: stages import what draws only when something has to be drawn.
+        place = importlib.import_module(module)
+        place = place if owner is None else getattr(place, owner)
         inner = getattr(place, name)
 
         def traced(*args, **kwargs):
