@@ -26,8 +26,8 @@ pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bits are promised for one thread count: the process that is killed below has one as well."""
+def as_many_threads() -> Iterator[None]:
+    """One, in place of the suite's: bits are promised for one count, and the process that is killed below has one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
