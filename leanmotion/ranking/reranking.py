@@ -96,7 +96,8 @@ def _features(
 ) -> FeatureSet:
     takes = [Take("original", samplers.teacher(), "rank"), Take("student", samplers.student(student), "rank")]
     takes += [Take(block, samplers.student(student, [block]), "rank") for block in blocks]
-    out = scratch_folder() / "rerank" / f"{student.round}.parquet"
+    # Another run may share the scratch folder, and have a round of the same name.
+    out = scratch_folder() / "rerank" / f"{student.round}-{student.weights[:16]}.parquet"
     render(takes, out, prompts=prompts, settings=settings, samplers=samplers, label=f"blocks left in {student.round}")
     return FeatureSet([embedded(out, extractor)])
 
