@@ -10,10 +10,10 @@ import torch
 from models import micro_unet
 from torch import Tensor
 
-from leanmotion.distillation.losses import DistillationSettings
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import LossRow
 from leanmotion.distillation.training import distil
+from leanmotion.distillation.training_settings import DistillationSettings
 
 SETTINGS = DistillationSettings(
     steps=6,

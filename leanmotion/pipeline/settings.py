@@ -4,19 +4,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.pipeline.setting_errors import first_problem
-from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, Positive, RoundId, Seed, each_once
+from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, RoundId, Seed, each_once
+from leanmotion.pipeline.setting_types import Section as _Model
+from leanmotion.pipeline.training_settings import Distillation, Round
 from leanmotion.pipeline.watched_paths import CaptionsPath, PromptsPath, VideosPath, WeightsPath
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Teacher(_Model):
@@ -136,42 +134,6 @@ class Clips(_Model):
     seed: Seed = 0
 
 
-class Round(_Model):
-    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher).
-
-    `steps`: its budget; `distillation.steps` where it is not given.
-    """
-
-    count: Annotated[int, Field(ge=1)]
-    from_: RoundId = Field(alias="from")
-    steps: Annotated[int, Field(ge=0)] | None = None
-
-
-class Distillation(_Model):
-    """Loss weights, optimiser and budget of a round."""
-
-    steps: Annotated[int, Field(ge=0)]
-    batch: Count
-    accumulate: Count = 1
-    learning_rate: Positive
-    warmup: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["cosine", "constant"] = "cosine"
-    clip_norm: Positive = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    task_weight: NotNegative = 0.0
-    output_weight: NotNegative = 1.0
-    feature_weight: NotNegative = 1.0
-    inputs: Literal["clips", "teacher", "student"] = "clips"
-    trainable: Literal["motion"] | Annotated[list[str], Field(min_length=1)] = "motion"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    checkpoint_every: Count = 50
-    explode: Positive = 100.0
-    weight_decay: NotNegative = 0.01
-    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    validation: Annotated[int, Field(ge=0)] = 0
-    seed: Seed = 0
-
-
 class Evaluation(_Model):
     """Resampling of the rounds' intervals."""
 
@@ -236,9 +198,20 @@ class Settings(_Model):
         for part in [] if how.trainable == "motion" else how.trainable:
             if not part.startswith("motion") and (block := part.partition("-")[0]) not in self.teacher.blocks:
                 raise ValueError(f"distillation.trainable: {block!r} is none of teacher.blocks: name some of them")
-        if how.inputs != "clips" and how.task_weight > 0:
+        for name, plain in (("inputs", "clips"), ("objective", "steps")):
+            if (chosen := getattr(how, name)) != plain and how.task_weight > 0:
+                raise ValueError(
+                    f"distillation.task_weight must be 0 where {name} is {chosen}: it has no data's target"
+                )
+        if how.budget is not None and how.validation == 0:
+            raise ValueError("distillation.budget goes by distances before training: set distillation.validation")
+        if how.budget is not None and how.budget.broken <= how.budget.unharmed:
             raise ValueError(
-                f"distillation.task_weight must be 0 where inputs is {how.inputs}: it has no data's target"
+                f"distillation.budget.broken is {how.budget.broken}: it must exceed unharmed ({how.budget.unharmed})"
+            )
+        if how.objective == "endpoint" and how.last_steps > self.sampling.steps:
+            raise ValueError(
+                f"distillation.last_steps is {how.last_steps}: it is at most sampling.steps ({self.sampling.steps})"
             )
         return self
 
@@ -251,10 +224,11 @@ class Settings(_Model):
                 raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
         return self
 
-    def steps_of(self, name: str) -> int:
-        """Training steps of a round: its own, or those of `distillation`."""
-        own = self.rounds[name].steps
-        return self.distillation.steps if own is None else own
+    def steps_of(self, name: str) -> int | None:
+        """Training steps of a round: its own, or those of `distillation`; None where `distillation.budget` decides."""
+        if (own := self.rounds[name].steps) is not None:
+            return own
+        return self.distillation.steps if self.distillation.budget is None else None
 
     @property
     def split_counts(self) -> dict[str, int]:

@@ -96,7 +96,7 @@ def ranking(rows: Sequence[Mapping[str, Any]], note: str) -> None:
 def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
     """A round's loss terms at both ends, each the mean of up to five steps."""
     if not rows:
-        print(f"{name}: nothing was trained")
+        print(": ".join(part for part in (name, "nothing was trained", note) if part))
         return
     few = max(1, min(5, len(rows) // 2))
 
@@ -104,7 +104,7 @@ def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None
         known = [row[term] for row in part if row[term] is not None]
         return short(sum(known) / len(known)) if known else "-"
 
-    terms = ("total", "output", "feature", "task")
+    terms = [term for term in ("total", "endpoint", "output", "feature", "task") if rows[0][term] is not None]
     cells = [[term, mean(term, rows[:few]), mean(term, rows[-few:])] for term in terms]
     show(f"{name}: {len(rows)} steps", ["loss", f"first {few}", f"last {few}"], cells, note)
 

@@ -160,8 +160,8 @@ class Bench:
             if not (place / "student.json").is_file():
                 # Whole steps: the last part takes what division leaves.
                 steps = trial.steps // parts + (trial.steps % parts if i == parts - 1 else 0)
-                how = settings.distillation.model_copy(update={"steps": steps, "seed": trial.seed})
-                plan = RoundPlan(f"trial-{folder.name[:12]}-{i}", student, removed)
+                how = settings.distillation.model_copy(update={"seed": trial.seed})
+                plan = RoundPlan(f"trial-{folder.name[:12]}-{i}", student, removed, steps)
                 chosen = settings.model_copy(update={"distillation": how})
                 run_round(chosen, plan, self.samplers, self.clips, place, keep=False)
             student = Student.read(place)
