@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from leanmotion.distillation.teacher_clips import TeacherClips
 from leanmotion.distillation.training_inputs import NoisedClips, Trajectories
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the loop asks of an objective. Nothing random is in it but by the number of the step."""
 

@@ -82,7 +82,9 @@ class TeacherClips:
             for name in sorted(ranks.divide(list(missing))):
                 write_table(self._path(missing[name]), "latents", [_row(self._draw(missing[name]))])
             ranks.wait()
-        total = sum(float(self._part(part).square().sum(dtype=torch.float64)) for part in self.parts())
+        # Clip by clip: however they are divided into parts, the sum has the same bits.
+        clips = (clip for part in self.parts() for clip in self._part(part))
+        total = sum(float(clip.square().sum(dtype=torch.float64)) for clip in clips)
         self.mean_square = total / (len(self) * math.prod(self.shape))
 
     def batch(self, positions: Sequence[int]) -> Drawn:

@@ -8,6 +8,7 @@ clips and noise, and neither micro-batches nor processes change them. Trajectori
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -119,7 +120,7 @@ def distil(
         if state is not None:
             before, steps = state["before"], state["steps"]
         elif settings.validation:
-            before = drawn_distance(setup, reference)
+            before = _distance(setup, reference)
         if state is None and budget is not None:
             steps = ranks.agree(budget(_measured(before)))
         run = Run(replace(setup, settings=replace(settings, steps=steps)), objective_of(setup, end_points))
@@ -148,7 +149,7 @@ def distil(
                 progress(row)
         run.adopt(run.average)
         if before is not None:
-            after = drawn_distance(setup, reference) if run.done else before
+            after = _distance(setup, reference) if run.done else before
             if not after < before:
                 run.adopt(run.initial)
             if validated is not None:
@@ -169,6 +170,13 @@ def training_address(setup: Setup) -> str:
         "code": code_address(distil, Drawing),
     }
     return values_digest(what)
+
+
+def _distance(setup: Setup, reference: TeacherClips) -> float:
+    """`drawn_distance`. A comparison with NaN is false: it would quietly keep the untrained weights."""
+    if not math.isfinite(found := drawn_distance(setup, reference)):
+        raise LeanmotionError(f"validation distance is {found}: check the weights")
+    return found
 
 
 def _measured(before: float | None) -> float:
