@@ -103,7 +103,6 @@ def training_steps(settings: Settings) -> list[int]:
         if this.count == len(settings.teacher.blocks):
             steps = 0  # no block is left
         elif steps is None:
-            assert settings.distillation.budget is not None
             steps = max(0, settings.distillation.budget.total - spent)
         behind[name] = spent + steps
         found.append(steps)

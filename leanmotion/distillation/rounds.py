@@ -211,7 +211,7 @@ def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
 
 def by_harm(settings: Settings, plan: RoundPlan) -> bool:
     """Whether what the round's deletion has harmed decides its steps."""
-    return plan.steps is None and settings.distillation.budget is not None
+    return plan.steps is None and settings.distillation.budget.total > 0
 
 
 def how_trained(settings: Settings, plan: RoundPlan) -> DistillationSettings:

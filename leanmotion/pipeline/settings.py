@@ -203,9 +203,9 @@ class Settings(_Model):
                 raise ValueError(
                     f"distillation.task_weight must be 0 where {name} is {chosen}: it has no data's target"
                 )
-        if how.budget is not None and how.validation == 0:
+        if how.budget.total and how.validation == 0:
             raise ValueError("distillation.budget goes by distances before training: set distillation.validation")
-        if how.budget is not None and how.budget.broken <= how.budget.unharmed:
+        if how.budget.broken <= how.budget.unharmed:
             raise ValueError(
                 f"distillation.budget.broken is {how.budget.broken}: it must exceed unharmed ({how.budget.unharmed})"
             )
@@ -228,7 +228,7 @@ class Settings(_Model):
         """Training steps of a round: its own, or those of `distillation`; None where `distillation.budget` decides."""
         if (own := self.rounds[name].steps) is not None:
             return own
-        return self.distillation.steps if self.distillation.budget is None else None
+        return None if self.distillation.budget.total else self.distillation.steps
 
     @property
     def split_counts(self) -> dict[str, int]:

@@ -13,10 +13,11 @@ class Budget(Section):
 
     A round closer than `unharmed` trains none. Any other trains in proportion to its distance, all of `total` at
     `broken` and beyond, but no more than what rounds before it have left of `total`; rounds that branch off share
-    what came before them alone. A round's own `steps` override it, and count.
+    what came before them alone. A round's own `steps` override it, and count. A `total` of 0: no budget, every round
+    trains `distillation.steps`.
     """
 
-    total: Count
+    total: Annotated[int, Field(ge=0)] = 0
     unharmed: NotNegative = 0.0
     broken: Positive = 1.0
 
@@ -37,7 +38,7 @@ class Distillation(Section):
 
     `objective: steps` follows the teacher's predictions: the three weights, `inputs`, `compare`, `timesteps` and
     `caption_dropout` are its own. `endpoint` follows the latents where the teacher's sampling ends: `last_steps` and
-    `endpoint_clips` are. `budget` replaces `steps`.
+    `endpoint_clips` are. A `budget` replaces `steps`.
     """
 
     steps: Annotated[int, Field(ge=0)]
@@ -64,5 +65,5 @@ class Distillation(Section):
     endpoint_clips: Annotated[Count, AsBefore(256)] = 256
     compare: Annotated[Literal["output", "v"], AsBefore("output")] = "output"
     timesteps: Annotated[Literal["all", "sampler"], AsBefore("all")] = "all"
-    budget: Annotated[Budget | None, AsBefore(None)] = None
+    budget: Annotated[Budget, AsBefore(Budget().model_dump())] = Budget()
     seed: Seed = 0

@@ -93,7 +93,7 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
 
 def test_seconds_of_end_points_and_of_a_total(settings: Settings) -> None:
     """A step draws its clips, and goes back through the last steps; a total is what each branch spends at most."""
-    total, d = Budget(total=200, broken=0.5), settings.distillation
+    total, d = Budget(total=200), settings.distillation
     rounds = {
         "r08": Round.model_validate({"count": 8, "from": "base", "steps": 40}),
         "r17": Round.model_validate({"count": 17, "from": "r08"}),
