@@ -19,6 +19,7 @@ def main(params: Path = Path("params.yaml"), out: Path = Path("data/check.json")
     weight_files(settings.teacher)
     check_adapter(settings)
     load_prompts(settings.prompts.source)
+    load_prompts(settings.prompts.confirm_source, "prompts.confirm_source")
     open_extractor(settings)
     write_text(out, '{"settings": "valid", "weights": "present"}\n')
 

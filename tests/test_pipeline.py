@@ -102,6 +102,7 @@ _MICRO: dict[str, Any] = {
     "prompts__rank": 4,
     "prompts__select": 4,
     "prompts__report": 4,
+    "prompts__confirm": 2,
     "sampling__steps": 2,
     "sampling__chunk": 4,
     "sampling__threads": 1,

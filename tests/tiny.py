@@ -20,7 +20,7 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
             "adapter": str(getattr(teacher, "adapter", "teacher/adapter")),
             "blocks": BLOCKS,
         },
-        "prompts": {"source": CAPTIONS, "rank": 4, "select": 4, "report": 4},
+        "prompts": {"source": CAPTIONS, "rank": 4, "select": 4, "report": 4, "confirm": 2, "confirm_source": CAPTIONS},
         "sampling": {"frames": 3, "height": 32, "width": 32, "steps": 2, "guidance": 1.0, "chunk": 2, "threads": 1},
         "similarity": {"prompts": 2},
         "profile": {"rounds": 3, "warmup": 1},

@@ -230,6 +230,31 @@ SCHEMAS: dict[str, pa.Schema] = {
         fvd_cross_high=_REAL,
         **_OUTCOME,
     ),
+    # The chosen round anew: a row of all sets together, with intervals, and one of each set. None where no round was
+    # chosen. Distances are of one set's clips, or means of these over the sets; `videos`: clips, each drawn thrice.
+    "confirm": _schema(
+        round=_TEXT,
+        removed=_INT,
+        set=_TEXT,
+        videos=_INT,
+        captions=_INT,
+        null=_REAL,
+        fvd_cross=_REAL,
+        fvd_cross_low=_REAL,
+        fvd_cross_high=_REAL,
+        excess=_REAL,
+        excess_low=_REAL,
+        excess_high=_REAL,
+        fvd=_REAL,
+        fvd_low=_REAL,
+        fvd_high=_REAL,
+        motion_accuracy=_REAL,
+        motion_accuracy_low=_REAL,
+        motion_accuracy_high=_REAL,
+        original_motion_accuracy=_REAL,
+        original_motion_accuracy_low=_REAL,
+        original_motion_accuracy_high=_REAL,
+    ),
     # One row a trial of the study and arm. `units`: what was deleted; `steps`: of training over the whole way.
     "study": _schema(
         address=_TEXT,

@@ -39,14 +39,21 @@ class PinnedTeacher(Teacher):
 
 
 class Prompts(_Model):
-    """Where the prompts come from and how many each split holds. Raising a count keeps the earlier ones."""
+    """Prompts and how many each split holds; raising a count keeps earlier ones. `confirm`: sets of `select` clips."""
 
     source: PromptsPath
     negative: str = ""
     rank: Annotated[int, Field(ge=4)]
     select: Annotated[int, Field(ge=4)]
     report: Annotated[int, Field(ge=4)]
+    confirm: Annotated[int, Field(ge=2)]
+    confirm_source: PromptsPath
     seed: Seed = 0
+
+    @property
+    def confirm_splits(self) -> list[str]:
+        """The sets that confirm, as splits; each is `<name>.parquet` among the prompt tables."""
+        return [f"confirm/{i + 1}" for i in range(self.confirm)]
 
 
 class Sampling(_Model):

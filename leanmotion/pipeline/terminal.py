@@ -120,3 +120,16 @@ def evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows
     ]  # fmt: skip
     show("rounds", head, cells)
+
+
+def confirmed(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The chosen round in all sets together, and in each."""
+    head = [f"{rows[0]['round']}, set", "clips", "FVD, other seeds", "null", "excess", "FVD, same seeds", "motion read"]
+    cells = [
+        [
+            row["set"], str(row["videos"]), spread(row, "fvd_cross"), row["null"], spread(row, "excess", percent),
+            spread(row, "fvd"), spread(row, "motion_accuracy", percent),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("confirmed under seeds that nothing else used", head, cells)

@@ -26,6 +26,7 @@ SETTINGS = {
     "prompts__rank": 4,
     "prompts__select": 4,
     "prompts__report": 4,
+    "prompts__confirm": 2,
     "sampling__frames": 3,
     "sampling__steps": 2,
     "sampling__chunk": 1,
@@ -70,6 +71,9 @@ FLOW: list[tuple[str, dict[str, Any]]] = [
     *(("render", {"student": f"data/students/{n}", "out": f"data/videos/rounds/{n}.parquet"}) for n in ROUNDS),
     ("evaluate", {}),
     ("select_round", {}),
+    *(("confirm_videos", {"take": t, "out": f"data/videos/confirm/{t}.parquet"})
+      for t in ("original_a", "original_b", "student_b")),
+    ("confirm", {}),
     ("export", {}),
     ("measure", {}),
     ("report", {}),
