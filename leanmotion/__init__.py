@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from leanmotion.distillation.training_settings import DistillationSettings
     from leanmotion.errors import LeanmotionError
     from leanmotion.features.extractors import load_extractor
+    from leanmotion.model.judged_sampling import judged_sampling
     from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_pruned
     from leanmotion.model.removal import remove_units, without_units
     from leanmotion.model.requests import Request
@@ -39,6 +40,7 @@ __all__ = [
     "distil",
     "encode_clips",
     "frechet_distance",
+    "judged_sampling",
     "list_units",
     "load_extractor",
     "load_pipeline",
@@ -63,6 +65,7 @@ _HOMES = {
     "distil": "distillation.training",
     "encode_clips": "clips.latents",
     "frechet_distance": "ranking.fvd",
+    "judged_sampling": "model.judged_sampling",
     "list_units": "model.units",
     "load_extractor": "features.extractors",
     "load_pipeline": "model.teacher",

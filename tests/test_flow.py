@@ -51,14 +51,14 @@ def test_no_script_hides_another_module() -> None:
 
 _STORING = {"listing", "rendering", "store"}
 _TIMING = {"in_call", "latency", "timing"}
-_DRAWING = {"memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
+_DRAWING = {"judged_sampling", "memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
 _RANKING = {"agreement", "importance", "ranking", "reranking"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
-        "cost": _TIMING, "model": {"pruned_adapter", "samplers", "student", "variants"}, "sprites": {"renderer"},
-        "videos": _STORING,
+        "cost": _TIMING, "model": {"judged_sampling", "pruned_adapter", "samplers", "student", "variants"},
+        "sprites": {"renderer"}, "videos": _STORING,
     },
-    "inspect": {"cost": _TIMING, "model": {"pruned_adapter", "samplers", "variants"}},
+    "inspect": {"cost": _TIMING, "model": {"judged_sampling", "pruned_adapter", "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
     "similarity": {"probing": {"probe_sets"}},
     "profile": {"cost": {"inspection"}},

@@ -3,7 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ after a run:         open data/report.html
                      leanmotion generate --prompt "..." -o clip.gif
                      leanmotion show data/ranking.parquet
 """
+_AS_JUDGED = "[default: as the adapter was judged, else by the settings]"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=_HELP)
 
 
@@ -139,16 +140,16 @@ def generate(
     adapter: Annotated[Path, typer.Option(help="a pruned adapter's folder")] = Path("data/export/pruned"),
     base: Annotated[str, typer.Option(help="the base: folder, single file, hub id [default: teacher.base]")] = "",
     compare: Annotated[bool, typer.Option("--compare", help="the teacher's clip of the same seed on the left")] = False,
-    params: Annotated[Path, typer.Option(help="settings that what follows is taken from")] = Path("params.yaml"),
-    frames: Annotated[int | None, typer.Option(min=1, help="[default: sampling.frames]")] = None,
-    height: Annotated[int | None, typer.Option(min=8, help="[default: sampling.height]")] = None,
-    width: Annotated[int | None, typer.Option(min=8, help="[default: sampling.width]")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="[default: sampling.steps]")] = None,
-    guidance: Annotated[float | None, typer.Option(min=1, help="[default: sampling.guidance]")] = None,
+    params: Annotated[Path, typer.Option(help="settings, for what the adapter does not say")] = Path("params.yaml"),
+    frames: Annotated[int | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
+    height: Annotated[int | None, typer.Option(min=8, help=_AS_JUDGED)] = None,
+    width: Annotated[int | None, typer.Option(min=8, help=_AS_JUDGED)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
+    guidance: Annotated[float | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
 ) -> None:
-    """Draw one clip with a pruned adapter.
+    """Draw one clip with a pruned adapter, by the sampler that judged it.
 
     \b
     leanmotion generate --prompt "two red triangles meet" -o clip.gif
@@ -156,27 +157,12 @@ def generate(
     """
     if out.suffix not in {".gif", ".mp4"}:
         raise LeanmotionError(f"--out {out}: choose a name that ends in .gif or .mp4")
-    import numpy as np
-    import torch
-
-    from leanmotion.model.pruned_adapter import load_pruned_pipeline
-    from leanmotion.model.teacher import load_pipeline
-    from leanmotion.model.weights import locate
+    from leanmotion.commands.drawing import draw_clips
     from leanmotion.pipeline.settings import load_settings
     from leanmotion.report.gallery import write_clips
 
-    settings = load_settings(params)
-    s = settings.sampling
-    pipelines = [load_pipeline(settings.teacher)] if compare else []
-    pipelines.append(load_pruned_pipeline(adapter, base=base or locate(settings.teacher.base, role="base")))
-    clips = []
-    for pipeline in pipelines:
-        drawn: Any = pipeline(
-            prompt, negative_prompt=settings.prompts.negative, num_frames=frames or s.frames, height=height or s.height,
-            width=width or s.width, num_inference_steps=steps or s.steps, guidance_scale=guidance or s.guidance,
-            generator=torch.Generator().manual_seed(seed), output_type="np",
-        )  # fmt: skip
-        clips.append((np.asarray(drawn.frames[0]) * 255).round().astype(np.uint8))
+    asked = {"frames": frames, "height": height, "width": width, "steps": steps, "guidance": guidance}
+    clips = draw_clips(load_settings(params), prompt, seed, adapter=adapter, base=base, compare=compare, asked=asked)
     write_clips(clips, out, fps=fps)
     print(out)
 

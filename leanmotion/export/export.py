@@ -11,6 +11,7 @@ from leanmotion.cost.macs import unet_inputs, unet_macs
 from leanmotion.distillation.rounds import student_unet
 from leanmotion.errors import LeanmotionError
 from leanmotion.export.model_card import model_card
+from leanmotion.model.judged_sampling import judged_sampling
 from leanmotion.model.original_format import load_adapter, write_original
 from leanmotion.model.pruned_adapter import apply_pruned, save_portable, save_pruned
 from leanmotion.model.sampler import latent_shape
@@ -51,9 +52,11 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         raise LeanmotionError(f"{out}: is a link: name the folder itself, so that nothing is replaced elsewhere")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    card = model_card(samplers.settings, samplers.record, student, evidence)
+    settings = samplers.settings
+    judged = judged_sampling(settings.sampling, samplers.base.scheduler, settings.prompts.negative)
+    card = model_card(settings, samplers.record, student, evidence, judged)
     try:
-        save_pruned(unet, partial / "pruned", evidence=evidence, card=card)
+        save_pruned(unet, partial / "pruned", evidence=evidence, card=card, judged=judged)
         save_portable(unet, partial / "portable", card=card)
         (partial / "original").mkdir()
         write_original(unet, partial / "original" / "motion_module.safetensors")

@@ -33,6 +33,18 @@ def edges(dot: str) -> dict[str, list[str]]:
     return found
 
 
+def cache_folder(place: Path) -> Path | None:
+    """The local cache of the DVC project that a folder lies in; None where it lies in none."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(place), uninitialized=False) as repo:
+            return Path(repo.cache.local_cache_dir)
+    except (DvcException, OSError):
+        return None
+
+
 def is_dvc(process: psutil.Process) -> bool:
     """Whether a process is a `dvc` command."""
     try:

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import torch
 from committed import ROOT, SETTINGS, committed
+from diffusers import DDIMScheduler
 from finished_run import Run
 from PIL import Image
 
 from leanmotion.commands import readme
 from leanmotion.errors import LeanmotionError
+from leanmotion.model.judged_sampling import judged_sampling
 from leanmotion.model.pruned_adapter import save_pruned
+from leanmotion.pipeline.settings import Sampling
 from leanmotion.pipeline.tables import read_frame
 
 
@@ -70,13 +73,14 @@ def test_the_snippet_of_the_readme_runs(teacher_folder, make_unet, tmp_path: Pat
     snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert snippet
     folder = teacher_folder(levels=2, layers=1)
-    save_pruned(make_unet(levels=2, layers=1), tmp_path / "data/export/pruned")
+    how = Sampling(frames=3, height=32, width=32, steps=2, guidance=1.0, chunk=1, threads=1)
+    judged = judged_sampling(how, DDIMScheduler.from_pretrained(folder.base, subfolder="scheduler"))
+    save_pruned(make_unet(levels=2, layers=1), tmp_path / "data/export/pruned", judged=judged)
     shutil.copytree(folder.base, tmp_path / "data/teacher/base")
     monkeypatch.chdir(tmp_path)
-    code = re.sub(r"num_inference_steps=\d+", "num_inference_steps=2", snippet[1])
-    assert len(code.strip().splitlines()) <= 7
+    assert len(snippet[1].strip().splitlines()) <= 7
     torch.manual_seed(0)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(snippet[1], "README.md", "exec"), {})
     assert getattr(Image.open(tmp_path / "clip.gif"), "n_frames", 1) > 1
 
 
