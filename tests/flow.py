@@ -18,6 +18,7 @@ ARROWS = {
     "sprites": set[str](),
     "model": set[str](),
     "probing": {"model"},
+    "influence": {"model"},
     "prompts": {"sprites"},
     "videos": {"model"},
     "cost": {"model"},

@@ -60,17 +60,18 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     },
     "inspect": {"cost": _TIMING, "model": {"judged_sampling", "pruned_adapter", "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
-    "similarity": {"probing": {"probe_sets"}},
+    "similarity": {"probing": {"best_sets", "probe_sets"}},
+    "influence": {"cost": {"inspection", *_TIMING}},
     "profile": {"cost": {"inspection"}},
-    "probe": {"probing": {"similarity"}},
+    "probe": {"probing": {"best_sets", "similarity"}},
     "embed": {"videos": _STORING},
     "rank": {
-        "features": {"embedding", "extractors", "motion", "pinned", "sprites_reader"}, "probing": {"similarity"},
-        "ranking": {"reranking"}, "videos": _STORING,
+        "features": {"embedding", "extractors", "motion", "pinned", "sprites_reader"},
+        "probing": {"best_sets", "similarity"}, "ranking": {"reranking"}, "videos": _STORING,
     },
     "clips": {"videos": {"listing"}},
     "rerank": {
-        "probing": {"probe_sets", "similarity_tables"}, "videos": {"listing"},
+        "probing": {"best_sets", "probe_sets", "similarity_tables"}, "videos": {"listing"},
         "ranking": {"agreement", "importance", "ranking", "resampling", "rounding"},
     },
     "evaluate": {
@@ -85,7 +86,8 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "measure": {"cost": {"inspection"}},
     "report": {
         "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
-        "probing": {"probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"}, "report": {"gallery"},
+        "probing": {"best_sets", "probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"},
+        "report": {"gallery"},
     },
 }  # fmt: skip
 """Stage -> room -> modules there that it does not use: an edit of these reruns it for nothing."""
@@ -118,7 +120,7 @@ def test_what_draws_trains_or_times_hangs_on_little() -> None:
     assert not any(UNUSED.get(name) for name in drawing)
     for name in pinned:
         assert sum(map(len, UNUSED.get(name, {}).values())) <= 3, name
-    for name in {*drawing, *pinned, "probe"}:
+    for name in {*drawing, *pinned, "probe", "influence"}:
         assert len({room(module) for module in closure(script(STAGES[name]))}) <= 4, name
 
 

@@ -8,7 +8,7 @@ def _schema(**fields: pa.DataType) -> pa.Schema:
 
 
 _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_TEXTS = pa.list_(pa.string())
+_TEXTS, _REALS = pa.list_(pa.string()), pa.list_(pa.float64())
 _TIMES = {
     "variant": _TEXT,
     "blocks": _INT,
@@ -98,6 +98,41 @@ SCHEMAS: dict[str, pa.Schema] = {
         cosine_std=_REAL,
         residual_cosine=_REAL,
         count=_INT,
+    ),
+    # One row a unit and step of the sampler. `change`: E|D|^2, D the change of the model's output without the unit, a
+    # mean over a latent's numbers and over prompts, with its interval over prompts; `by_prompt`: of each prompt.
+    # `weight`: what it counts in the final latent.
+    "influence": _schema(
+        unit=_TEXT,
+        block=_TEXT,
+        granularity=_TEXT,
+        step=_INT,
+        timestep=_REAL,
+        weight=_REAL,
+        change=_REAL,
+        change_low=_REAL,
+        change_high=_REAL,
+        by_prompt=_REALS,
+    ),
+    # One row a pair of units of a granularity (a unit with itself too) and step. `value`: E<D_unit, D_other>, likewise.
+    "interaction": _schema(
+        unit=_TEXT,
+        other=_TEXT,
+        granularity=_TEXT,
+        step=_INT,
+        timestep=_REAL,
+        weight=_REAL,
+        value=_REAL,
+        by_prompt=_REALS,
+    ),
+    # Of the scratch store: inner products of the output's changes without one unit and another, on clips that were
+    # drawn together. `values`: one a clip.
+    "changes": _schema(
+        unit=_TEXT,
+        other=_TEXT,
+        step=_INT,
+        timestep=_REAL,
+        values=_REALS,
     ),
     # Measured time of one UNet call: its median, and what is saved against the full UNet (median and quartiles). Of a
     # block its time inside the calls of `watched`, whose own saving is what the clocks cost (below zero). `clock`: the

@@ -1,12 +1,12 @@
 """params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.pipeline.params_file import read_params
 from leanmotion.pipeline.setting_errors import first_problem
 from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, RoundId, Seed, each_once
 from leanmotion.pipeline.setting_types import Section as _Model
@@ -84,6 +84,21 @@ class Similarity(_Model):
     """How many prompts of the rank split the similarity is averaged over."""
 
     prompts: Count
+
+
+class Influence(_Model):
+    """Where the change of the model's output without each unit is measured.
+
+    `prompts` of the rank split, `batch` of them together: the unit of resuming. `steps` of the sampler's steps, spread
+    evenly, each standing for those around it. Intervals are over `resamples` draws of prompts.
+    """
+
+    prompts: Annotated[int, Field(ge=2)]
+    steps: Count
+    batch: Count
+    resamples: Annotated[int, Field(ge=20)] = 200
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    seed: Seed = 0
 
 
 class Profile(_Model):
@@ -172,6 +187,7 @@ class Settings(_Model):
     prompts: Prompts
     sampling: Sampling
     similarity: Similarity
+    influence: Influence
     profile: Profile
     probe: Probe
     extractor: Extractor
@@ -224,8 +240,9 @@ class Settings(_Model):
 
     @model_validator(mode="after")
     def _splits_suffice(self) -> "Settings":
-        if self.similarity.prompts > self.prompts.rank:
-            raise ValueError(f"similarity.prompts is {self.similarity.prompts}: the rank split has {self.prompts.rank}")
+        for name in ("similarity", "influence"):
+            if (asked := getattr(self, name).prompts) > self.prompts.rank:
+                raise ValueError(f"{name}.prompts is {asked}: the rank split has {self.prompts.rank}")
         for name, probe in self.probe.sets.items():
             if probe.granularity == "temporal_transformer" and max(probe.counts, default=0) > len(self.teacher.blocks):
                 raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
@@ -251,24 +268,6 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise LeanmotionError(f"{path}: no such file: run from the project's folder, or copy a preset") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise LeanmotionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(raw, dict):
-        raise LeanmotionError(f"{path}: holds no settings: copy a preset")
-    try:
-        return Settings.model_validate(raw)
+        return Settings.model_validate(read_params(path))
     except ValidationError as error:
         raise LeanmotionError(f"{path}: {first_problem(error, Settings)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is refused, as DVC does: a round would vanish without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"{twice[0]} is given twice, line {node.start_mark.line + 1} and on")
-        return super().construct_mapping(node, deep)

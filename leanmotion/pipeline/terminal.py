@@ -48,6 +48,20 @@ def similarity(rows: Sequence[Mapping[str, Any]]) -> None:
     show("cosine of input and output, over units", head, cells)
 
 
+def influence(rows: Sequence[Mapping[str, Any]], spent: Mapping[str, int]) -> None:
+    """Blocks by the weighted sum of their squared changes over steps, least first, beside their share by step."""
+    blocks = [row for row in rows if row["granularity"] == "temporal_transformer"]
+    steps = sorted({row["step"] for row in blocks})
+    by_block: dict[str, dict[int, float]] = {}
+    for row in blocks:
+        by_block.setdefault(row["unit"], {})[row["step"]] = row["weight"] * row["change"]
+    ordered = sorted(by_block, key=lambda block: sum(by_block[block].values()))
+    cells = [[b, sum(by_block[b].values()), *(by_block[b][step] for step in steps)] for b in ordered]
+    share = (spent["macs_walk"] + spent["macs_temporal_transformer"]) / spent["macs_fvd"]
+    note = f"blocks take {percent(share)} of the MACs that FVD draws with"
+    show("change of the output, squared and weighted", ["without", "sum", *(f"step {k}" for k in steps)], cells, note)
+
+
 def latency(rows: Sequence[Mapping[str, Any]]) -> None:
     """Measured time of a UNet call, by what is removed; most saved first, the whole UNet above, the ceiling below.
 

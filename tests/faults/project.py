@@ -34,6 +34,8 @@ SETTINGS = {
     "sampling__height": 16,
     "sampling__width": 16,
     "similarity__prompts": 2,
+    "influence__prompts": 2,
+    "influence__batch": 1,
     "profile__rounds": 3,
     "profile__warmup": 1,
     "profile__batch": 1,
@@ -56,6 +58,7 @@ FLOW: list[tuple[str, dict[str, Any]]] = [
     *(("generate", {"split": s, "seeds": x, "out": f"data/videos/full/{s}_{x}.parquet"})
       for s in ("rank", "select", "report") for x in "ab"),
     ("similarity", {}),
+    ("influence", {}),
     ("profile_blocks", {}),
     *(("ablate", {"block": b, "out": f"data/videos/ablate/{b}.parquet"}) for b in BLOCKS),
     ("probe", {"name": "transformers", "out": "data/videos/probe/transformers.parquet"}),
