@@ -38,7 +38,7 @@ class Run:
         raw["teacher"]["blocks"] = self.blocks
         raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
-        raw["similarity"]["prompts"] = 2
+        raw["similarity"]["prompts"] = raw["influence"]["prompts"] = 2
         raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
         raw["probe"]["sets"] = {
             "large": {"granularity": "temporal_transformer", "counts": [1, 3]},

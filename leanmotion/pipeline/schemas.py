@@ -11,38 +11,19 @@ _TEXT, _INT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 _TEXTS, _REALS = pa.list_(pa.string()), pa.list_(pa.float64())
 _TIMES = {
     "variant": _TEXT,
-    "blocks": _INT,
-    "parameters": _INT,
-    "macs": _INT,
-    "rounds": _INT,
-    "seconds": _REAL,
-    "saving": _REAL,
-    "saving_low": _REAL,
-    "saving_high": _REAL,
-    "saving_fraction": _REAL,
+    **dict.fromkeys(("blocks", "parameters", "macs", "rounds"), _INT),
+    **dict.fromkeys(("seconds", "saving", "saving_low", "saving_high", "saving_fraction"), _REAL),
     "clock": _TEXT,
 }
 # What a set of clips comes to beside the original's: of rounds and of the study's trials alike.
-_OUTCOME = {
-    "excess": _REAL,
-    "excess_low": _REAL,
-    "excess_high": _REAL,
-    "fvd": _REAL,
-    "fvd_low": _REAL,
-    "fvd_high": _REAL,
-    "kvd": _REAL,
-    "paired": _REAL,
-    "paired_low": _REAL,
-    "paired_high": _REAL,
-    "motion": _REAL,
-    "motion_low": _REAL,
-    "motion_high": _REAL,
-    "colour_accuracy": _REAL,
-    "shape_accuracy": _REAL,
-    "motion_accuracy": _REAL,
-    "motion_accuracy_low": _REAL,
-    "motion_accuracy_high": _REAL,
-}
+_OUTCOME = dict.fromkeys(
+    (
+        "excess", "excess_low", "excess_high", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "paired_low",
+        "paired_high", "motion", "motion_low", "motion_high", "colour_accuracy", "shape_accuracy",
+        "motion_accuracy", "motion_accuracy_low", "motion_accuracy_high",
+    ),
+    _REAL,
+)  # fmt: skip
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row a unit (21 + 21 + 42 on a v2 adapter). `macs`: of one UNet call on one clip at the sampling size.

@@ -266,8 +266,10 @@ def test_end_points_have_noise_of_their_own(tmp_path: Path) -> None:
 
     ends = {start(noise_of_clip(0, p, (3,))) for p in range(600)}
     steps = {start(draw(0, p, (3,), 1000)[2]) for p in range(2000)}
-    prompts = Prompts(source="builtin/sprites-captions", rank=48, select=48, report=48)
-    seeds = [row[f"seed_{s}"] for split in SPLITS for row in prompt_rows(prompts, split) for s in "ab"]
+    source = "builtin/sprites-captions"
+    prompts = Prompts(source=source, rank=48, select=48, report=48, confirm=2, confirm_source=source)
+    splits = [*SPLITS, *prompts.confirm_splits]
+    seeds = [row[f"seed_{s}"] for split in splits for row in prompt_rows(prompts, split) for s in "ab"]
     drawn = {start(torch.randn(3, generator=torch.Generator().manual_seed(seed))) for seed in seeds}
     assert len(ends) == 600 and not ends & steps and not ends & drawn
 
