@@ -18,7 +18,7 @@ from leanmotion.study.trial import Bench
 
 
 def main(
-    budget: Annotated[Budget, typer.Option(help="small: 13 trials on the default; full: 33")] = Budget.full,
+    budget: Annotated[Budget, typer.Option(help="small: 14 trials on the default; full: 36")] = Budget.full,
     count: Annotated[int | None, typer.Option(help="blocks deleted; else what `select` chose")] = None,
     params: Path = Path("params.yaml"),
     data: Annotated[Path, typer.Option(help="the flow's folder, after `dvc repro`")] = Path("data"),

@@ -23,7 +23,7 @@ from leanmotion.errors import LeanmotionError
 TERMS: tuple[str, ...] = ("task", "output", "feature")
 
 LARGEST_V_WEIGHT = 1000.0
-"""Bound of `v_weights`. No schedule in use reaches it (AnimateDiff's ends at 1 / alpha-bar = 637, Stable Diffusion's at
+"""Bound of `v_weights`. No schedule in use reaches it (AnimateDiff's ends at 1 / alpha-bar = 633, Stable Diffusion's at
 215); it keeps one that ends at pure noise, where a predicted noise says nothing of the clip, from an infinite weight.
 """
 

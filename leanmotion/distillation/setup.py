@@ -94,8 +94,7 @@ class Setup:
     def autocast(self) -> Any:
         """The context of forward passes.
 
-        Without torch's memory of converted weights: what one lane has converted without gradients, another that
-        needs them would take; and several passes would add their gradients in low precision.
+        Without torch's memory of converted weights: by it several passes would add their gradients in low precision.
         """
         dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[self.settings.precision]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype, cache_enabled=False)

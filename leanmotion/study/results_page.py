@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from leanmotion.study.trial import Trial
@@ -44,10 +44,10 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
         "",
     ]
     parts = [*head, *_table(rows), "", "## Conclusions", ""]
-    for say in (_of_orders, _of_criteria, _of_path, _of_granularity, _of_distillation):
+    for say in (_of_orders, _of_repair, _of_criteria, _of_path, _of_granularity, _of_distillation):
         parts += [f"- {sentence}" for sentence in say(rows)]
     parts += ["", "## Not run", ""]
-    parts += [f"- {label(_trial_key(trial))}" for trial in missing] or ["Nothing is missing."]
+    parts += [f"- {_grouped(label(_trial_key(trial)), trial.question)}" for trial in missing] or ["Nothing is missing."]
     return "\n".join(parts) + "\n"
 
 
@@ -90,7 +90,8 @@ def figure(rows: Sequence[Row]) -> str:
 
 
 def _grouped(name: str, question: str) -> str:
-    return f"{name} (equal parameters)" if question == "granularity" else name
+    kinds = {"granularity": " (equal parameters)", "depth": " (one block left)"}
+    return f"{name}{kinds.get(question, '')}"
 
 
 def _key(row: Row) -> tuple[str, str, str, str, int]:
@@ -166,6 +167,27 @@ def _verdict(gap: float, spread: float | None, seeds: int) -> str:
     if gap > 0:
         return f"It is better, but not by more than training seeds differ: the gap is {size}."
     return f"It is **not** better: the gap is {size}."
+
+
+def _of_repair(rows: Sequence[Row]) -> list[str]:
+    """What distillation makes of the FVD order's deletions: the median over training seeds."""
+    said = []
+    for question in ("orders", "depth"):
+        theirs = [r for r in rows if r["question"] == question and r["order"] == "fvd"]
+        distilled = [r for r in theirs if r["arm"] == "distilled"]
+        if not distilled:
+            continue
+        before = next(r for r in theirs if r["arm"] == "pruned")
+        fvd = median(r["fvd"] for r in distilled)
+        line = (
+            f"{before['removed']} blocks deleted in the FVD order: FVD {before['fvd']:.3g} pruned only, {fvd:.3g} "
+            f"distilled (median of {len(distilled)} training seeds, null {before['null']:.3g})"
+        )
+        if before["motion_accuracy"] is not None:
+            read = median(r["motion_accuracy"] for r in distilled)
+            line += f"; motion read {before['motion_accuracy']:.1%} and {read:.1%}"
+        said.append(f"{line}.")
+    return said
 
 
 def _of_criteria(rows: Sequence[Row]) -> list[str]:

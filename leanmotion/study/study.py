@@ -2,7 +2,8 @@
 
 Every trial has the same budget of training steps. Trials come in the order of what they answer, so that an
 interrupted study says something: first the FVD order against random and reverse ones with the spread over training
-seeds, then other criteria, iterative against one shot, granularities; the full budget repeats all with further seeds.
+seeds, then how far repair reaches with one block left, other criteria, iterative against one shot, granularities; the
+full budget repeats all with further seeds.
 """
 
 import random
@@ -81,6 +82,11 @@ def trials(
         counts = sorted({r.count for r in settings.rounds.values() if r.count < count} | {count})
         return Trial("path", "fvd", "temporal_transformer", cumulative(by_name["fvd"], counts, blocks), seed, steps)
 
+    def deepest(seed: int) -> list[Trial]:
+        left = cumulative(by_name["fvd"], [len(blocks) - 1], blocks)
+        trial = Trial("depth", "fvd", "temporal_transformer", left, seed, steps)
+        return [] if count == len(blocks) - 1 else [trial]
+
     fine = granularity_sets(similarity, units, ordered("fvd", 0).removed)
 
     def granular(name: str, seed: int) -> Trial:
@@ -89,9 +95,11 @@ def trials(
     random_names = [name for name in by_name if name.startswith("random_")]
     small = [ordered(name, SEEDS[0]) for name in ("fvd", "reverse", *random_names)]
     small += [ordered("fvd", seed) for seed in SEEDS[1:]]
+    small += deepest(SEEDS[0])
     small += [ordered(name, SEEDS[0]) for name in ("similarity", "fvd_per_mac")]
     small += [iterative(SEEDS[0]), *(granular(name, SEEDS[0]) for name in fine)]
     more = [ordered(name, seed) for seed in SEEDS[1:] for name in by_name if name != "fvd"]
+    more += [trial for seed in SEEDS[1:] for trial in deepest(seed)]
     more += [iterative(seed) for seed in SEEDS[1:]]
     more += [granular(name, seed) for seed in SEEDS[1:] for name in fine]
     return {Budget.small: small, Budget.full: small + more}

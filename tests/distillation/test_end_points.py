@@ -145,7 +145,7 @@ def test_a_killed_run_ends_bit_for_bit_alike(threads: int, guidance: float, tmp_
 def test_two_lanes_are_one_thread_with_twice_the_micro_batches(
     precision: Any, recompute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bit for bit, under bfloat16 too: one lane's passes without gradients leave nothing that another's would take."""
+    """Bit for bit: the same calls on one thread each, whatever passes without gradients run beside them."""
     monkeypatch.setenv(CHECKPOINTING, recompute)
     # End points that come out even: the teacher draws them in shares, too.
     settings, ends = replace(ENDS, precision=precision, endpoint_clips=8, validation=0), []

@@ -82,6 +82,9 @@ def test_what_says_most_comes_first() -> None:
     assert first == [("fvd", 0), ("reverse", 0), *((f"random_{n}", 0) for n in (1, 2, 3)), ("fvd", 1), ("fvd", 2)]
     assert full[: len(small)] == small and len(set(full)) == len(full)
     assert {t.steps for t in full} == {settings.distillation.steps}
+    assert [(t.question, len(t.removed)) for t in small if t.question == "depth"] == [("depth", len(BLOCKS) - 1)]
+    deep = trials(settings, ranking(), similarity(), units(), len(BLOCKS) - 1)[Budget.full]
+    assert not [t for t in deep if t.question == "depth"], "asked already"
     path = next(t for t in full if t.question == "path")
     assert [len(d) for d in path.deletions] == [1, 3] and path.removed == small[0].removed
     for count in (0, len(BLOCKS)):
@@ -117,6 +120,11 @@ def test_the_page_says_what_the_numbers_say() -> None:
     rows += both("random_2", 0, 9.0, 6.0)
     assert "4.5. It is better, but not by more than training seeds differ" in page(rows, planned, META)
     assert "lowered the FVD in 4 of 5 trials and raised it in 0" in page(rows, planned, META)
+    rows += both("fvd", 2, 4.0, 3.5) + both("fvd", 0, 80.0, 20.0, question="depth", removed=6, motion_accuracy=0.5)
+    text = page(rows, planned, META)
+    assert "3 blocks deleted in the FVD order: FVD 4 pruned only, 3.5 distilled (median of 3 training seeds" in text
+    assert "6 blocks deleted in the FVD order: FVD 80 pruned only, 20 distilled (median of 1 training seeds" in text
+    assert "motion read 50.0% and 50.0%" in text and "seed 0 (one block left) |" in text
 
 
 def test_the_figure_is_the_same_bytes_again() -> None:
