@@ -31,7 +31,7 @@ def clips_to_draw(settings: Settings) -> dict[str, int]:
     counts = {
         "generate": 2 * sum(splits.values()),
         "ablate": len(settings.teacher.blocks) * splits["rank"],
-        "probe": probes * splits["rank"],
+        "probe": probes * (settings.probe.prompts or splits["rank"]),
         # Each round twice: pruned only, and distilled.
         "render": 2 * len(settings.rounds) * shown,
     }
@@ -82,7 +82,7 @@ def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
     calls = settings.sampling.steps * (2 if settings.sampling.guidance > 1 else 1)
     how = settings.distillation
     # A round that leaves no block, or has no steps, trains nothing.
-    left = [name for name, r in settings.rounds.items() if r.count < len(settings.teacher.blocks)]
+    left = [name for name, r in settings.rounds.items() if r.size < len(settings.teacher.blocks)]
     budgets = [steps for name in left if (steps := settings.steps_of(name))]
     # Trajectories under guidance show each clip with both prompts; validation draws with three sets of weights.
     shown = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
