@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from leanmotion.cost.macs import macs_after, unet_macs
-from leanmotion.influence.parts import changes_of
-from leanmotion.influence.step_weights import final_gains, spread_over, weights_of
+from leanmotion.influence.parts import measure
 from leanmotion.influence.tables import influence_rows, interaction_rows, macs_spent
 from leanmotion.model.requests import requests_of
-from leanmotion.model.sampler import latent_shape, make_scheduler
-from leanmotion.model.samplers import Networks
+from leanmotion.model.sampler import latent_shape
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.model.units import list_units
 from leanmotion.pipeline import stage, terminal
@@ -25,24 +24,27 @@ def main(
 ) -> None:
     """Squared changes of every unit, and inner products of their changes, by step and prompt of the rank split."""
     settings = load_settings(params)
-    sampling, asked = settings.sampling, settings.influence
-    networks, requests = Networks(settings, TeacherRecord.read(teacher)), requests_of(prompts, "rank", "a")
-    pipeline = networks.pipeline
-    gains = final_gains(make_scheduler(pipeline.scheduler, sampling.scheduler), sampling.steps)
-    steps = spread_over(len(gains), asked.steps)
-    changes = changes_of(networks, settings, requests[: asked.prompts], steps)
+    # Parts are watched inside the blocks that would be compiled.
+    sampling = settings.sampling.model_copy(update={"torch_compile": False})
+    settings = settings.model_copy(update={"sampling": sampling})
+    asked, requests = settings.influence, requests_of(prompts, "rank", "a")
+    samplers = Samplers(settings, TeacherRecord.read(teacher))
+    pipeline, whole = samplers.pipeline, samplers.teacher()
+    found = measure(whole, lambda: samplers.sampler(whole).pipeline, settings, requests[: asked.prompts])
     units = list_units(pipeline.unet)
     _, frames, height, width = latent_shape(pipeline, sampling)
     size = {"frames": frames, "height": height, "width": width, "tokens": pipeline.tokenizer.model_max_length}
     spent = macs_spent(
         unet_macs(pipeline.unet, **size), macs_after(pipeline.unet, **size), units, calls=1 + (sampling.guidance > 1),
-        steps=steps, prompts=asked.prompts, drawn=len(gains) * len(requests),
+        steps=len(found.weights), prompts=asked.prompts, sampled=found.calls, clips=len(requests),
     )  # fmt: skip
     meta = {"prompts": str(asked.prompts), "interval": str(asked.interval), **{k: str(v) for k, v in spent.items()}}
-    weights = dict(zip(steps, weights_of(gains, steps), strict=True))
-    rows = influence_rows(changes, units, weights, resamples=asked.resamples, interval=asked.interval, seed=asked.seed)
+    rows = influence_rows(
+        found.changes, units, found.weights, found.variances, resamples=asked.resamples, interval=asked.interval,
+        seed=asked.seed,
+    )  # fmt: skip
     write_table(out, "influence", rows, meta=meta)
-    write_table(pairs, "interaction", interaction_rows(changes, units, weights), meta=meta)
+    write_table(pairs, "interaction", interaction_rows(found.changes, units, found.weights), meta=meta)
     terminal.influence(rows, spent)
 
 

@@ -25,7 +25,7 @@ ARROWS = {
     "distillation": {"model"},
     "features": {"videos"},
     "clips": {"model", "sprites", "videos"},
-    "ranking": {"features", "model", "probing", "videos"},
+    "ranking": {"features", "influence", "model", "probing", "videos"},
     "evaluation": {"features", "ranking", "sprites"},
     "export": {"cost", "distillation", "model"},
     "report": {"features", "model", "probing", "ranking", "videos"},

@@ -52,7 +52,8 @@ def test_no_script_hides_another_module() -> None:
 _STORING = {"listing", "rendering", "store"}
 _TIMING = {"in_call", "latency", "timing"}
 _DRAWING = {"judged_sampling", "memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
-_RANKING = {"agreement", "importance", "ranking", "reranking"}
+_RANKING = {"agreement", "criteria", "deletions", "importance", "probes", "ranking", "reranking"}
+_CHANGES = {"output_changes", "partial_calls", "parts", "step_weights", "trajectory"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
         "cost": _TIMING, "model": {"judged_sampling", "pruned_adapter", "samplers", "student", "variants"},
@@ -67,12 +68,12 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "embed": {"videos": _STORING},
     "rank": {
         "features": {"embedding", "extractors", "motion", "pinned", "sprites_reader"},
-        "probing": {"best_sets", "similarity"}, "ranking": {"reranking"}, "videos": _STORING,
+        "influence": _CHANGES, "probing": {"similarity"}, "ranking": {"reranking"}, "videos": _STORING,
     },
     "clips": {"videos": {"listing"}},
     "rerank": {
         "probing": {"best_sets", "probe_sets", "similarity_tables"}, "videos": {"listing"},
-        "ranking": {"agreement", "importance", "ranking", "resampling", "rounding"},
+        "ranking": {*_RANKING - {"reranking"}, "resampling", "rounding"}, "influence": {"tables"},
     },
     "evaluate": {
         "evaluation": {"confirmation", "selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"},

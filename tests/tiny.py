@@ -23,7 +23,7 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
         "prompts": {"source": CAPTIONS, "rank": 4, "select": 4, "report": 4, "confirm": 2, "confirm_source": CAPTIONS},
         "sampling": {"frames": 3, "height": 32, "width": 32, "steps": 2, "guidance": 1.0, "chunk": 2, "threads": 1},
         "similarity": {"prompts": 2},
-        "influence": {"prompts": 3, "steps": 2, "batch": 2, "resamples": 20},
+        "influence": {"prompts": 4, "steps": 2, "batch": 3, "resamples": 20},
         "profile": {"rounds": 3, "warmup": 1},
         "probe": {"sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}}},
         "extractor": {"name": "sprites", "path": str(extractor)},

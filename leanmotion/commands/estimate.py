@@ -31,7 +31,7 @@ def clips_to_draw(settings: Settings) -> dict[str, int]:
     counts = {
         "generate": 2 * sum(splits.values()),
         "ablate": len(settings.teacher.blocks) * splits["rank"],
-        "probe": probes * splits["rank"],
+        "probe": probes * (settings.probe.prompts or splits["rank"]),
         # Each round twice: pruned only, and distilled.
         "render": 2 * len(settings.rounds) * shown,
         # The chosen student's, and the original's under both sets of seeds.
@@ -102,7 +102,7 @@ def training_steps(settings: Settings) -> list[int]:
     behind, found = {"base": 0}, []
     for name, this in settings.rounds.items():
         spent, steps = behind[this.from_], settings.steps_of(name)
-        if this.count == len(settings.teacher.blocks):
+        if this.size == len(settings.teacher.blocks):
             steps = 0  # no block is left
         elif steps is None:
             steps = max(0, settings.distillation.budget.total - spent)

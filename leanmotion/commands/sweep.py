@@ -109,7 +109,10 @@ def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
         ],
     }
     jobs = {
-        family: [(take, cut(take.variant, requests[take.split, take.seeds], settings.sampling)) for take in members]
+        family: [
+            (take, cut(take.variant, requests[take.split, take.seeds][: take.count], settings.sampling))
+            for take in members
+        ]
         for family, members in takes.items()
     }
     if settings.clips.source == "teacher":
@@ -174,7 +177,7 @@ def _probes(
         return []
     rows = read_frame(table, "similarity")
     return [
-        Take(probe.name, samplers.teacher(probe.units), "rank")
+        Take(probe.name, samplers.teacher(probe.units), "rank", count=settings.probe.prompts)
         for name, chosen in settings.probe.sets.items()
         for probe in probes_of(name, chosen, rows, seed=settings.probe.seed)
     ]

@@ -7,7 +7,7 @@ that sets of units can be scored, is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,61 +43,81 @@ def output_changes(
         pipeline: with all its motion modules, in eval mode.
         settings: of sampling.
         requests: clips, all in one batch.
-        steps: which ones, rising; the trajectory ends at the last.
+        steps: which ones.
         device: where the networks are.
         unet: a copy of the pipeline's, to call in its place.
         progress: told of one call of the UNet at a time, partial ones too.
 
     Returns:
-        Rows of artefact `changes`: unit, other, step, timestep, values (one a clip); each pair once.
+        Rows of artefact `changes`: unit, other, step, timestep, values (one a clip), each pair once. Of a unit with
+        itself also `along`: `<D_i, z>^2`, a mean over the others' final latents `z` less their mean, over as many
+        numbers as a latent has; none where a clip is alone.
 
     Raises:
         LeanmotionError: the output is not finite.
     """
     unet = pipeline.unet if unet is None else unet
     walk = Trajectory(pipeline, settings, requests, device)
+    seen: dict[int, Any] = {}
+    for step in range(len(walk.timesteps)):
+        inputs = walk.inputs(step)
+        output = walk.prediction(unet(**inputs, return_dict=False)[0])
+        progress(1)
+        if step in steps:
+            _require_finite(output, f"the whole model at step {step}", requests)
+            seen[step] = inputs
+        walk.advance(output, step)
+    final = walk.latents.flatten(1).double()
     units, rows = list_units(unet), list[dict[str, Any]]()
     with PartialCalls(unet) as calls:
-        for step in range(max(steps) + 1):
-            inputs = walk.inputs(step)
-            output = walk.prediction(calls.whole(inputs))
+        for step, inputs in seen.items():
+            output = walk.prediction(calls.whole(inputs)).float()
             progress(1)
-            if step in steps:
-                labels = {"step": step, "timestep": float(walk.timesteps[step])}
-                _require_finite(output, f"the whole model at step {step}", requests)
-
-                def change(unit: Unit, inputs: Any = inputs, output: Tensor = output) -> Tensor:
-                    with without_units(unet, [unit.id]):
-                        found = walk.prediction(calls.after(unit.block, inputs)).float() - output.float()
-                    progress(1)
-                    return found.flatten(1)
-
-                rows += [{**row, **labels} for row in _products(units, change, requests)]
-            walk.advance(output, step)
+            changes: dict[str, Tensor] = {}
+            for unit in units:
+                with without_units(unet, [unit.id]):
+                    changes[unit.id] = (walk.prediction(calls.after(unit.block, inputs)).float() - output).flatten(1)
+                progress(1)
+                _require_finite(changes[unit.id], f"the output without {unit.id}", requests)
+            labels = {"step": step, "timestep": float(walk.timesteps[step])}
+            rows += [{**row, **labels} for row in _products(units, changes, final)]
     return rows
 
 
 def _products(
-    units: Sequence[Unit], change: Callable[[Unit], Float[Tensor, "clips numbers"]], requests: Sequence[Request]
-) -> list[dict[str, Any]]:
+    units: Sequence[Unit],
+    changes: dict[str, Float[Tensor, "clips numbers"]],
+    final: Float[Tensor, "clips numbers"],
+) -> Iterator[dict[str, Any]]:
     """Inner products of changes, a mean over a latent's numbers: all pairs of units of a granularity, each once."""
-    changes: dict[str, Tensor] = {}
-    for unit in units:
-        changes[unit.id] = change(unit)
-        _require_finite(changes[unit.id], unit.id, requests)
-    rows = []
     for granularity in GRANULARITIES:
         names = [unit.id for unit in units if unit.granularity == granularity]
         if not names:
             continue
         mine = torch.stack([changes[name] for name in names]).double()
         products = torch.einsum("icx,jcx->ijc", mine, mine) / mine.shape[2]
-        rows += [
-            {"unit": one, "other": other, "values": products[i, j].tolist()}
-            for i, one in enumerate(names)
-            for j, other in enumerate(names[: i + 1])
-        ]
-    return rows
+        along = _along(mine, final)
+        for i, one in enumerate(names):
+            for j, other in enumerate(names[: i + 1]):
+                yield {
+                    "unit": one, "other": other, "values": products[i, j].tolist(),
+                    "along": along[i].tolist() if i == j else [],
+                }  # fmt: skip
+
+
+def _along(
+    changes: Float[Tensor, "units clips numbers"], final: Float[Tensor, "clips numbers"]
+) -> Float[Tensor, "units clips"] | Tensor:
+    """Squared change times the variance of latents along it, which other clips tell: their own would be no sample."""
+    units, clips, numbers = changes.shape
+    if clips < 3:  # two others make the first variance
+        return changes.new_zeros(units, 0)
+    found = []
+    for clip in range(clips):
+        others = torch.cat([final[:clip], final[clip + 1 :]])
+        others = others - others.mean(dim=0)
+        found.append((changes[:, clip] @ others.T).square().sum(dim=1) / (clips - 2) / numbers)
+    return torch.stack(found, dim=1)
 
 
 def _require_finite(values: Tensor, what: str, requests: Sequence[Request]) -> None:
@@ -105,6 +125,5 @@ def _require_finite(values: Tensor, what: str, requests: Sequence[Request]) -> N
     if not finite.all():
         prompt = requests[int((~finite).int().argmax())].prompt
         raise LeanmotionError(
-            f"influence: the output without {what}, prompt {prompt!r}, is not finite: check the weights, or set "
-            "teacher.dtype to float32"
+            f"influence: {what}, prompt {prompt!r}, is not finite: check the weights, or set teacher.dtype to float32"
         )

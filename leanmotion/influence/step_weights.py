@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,46 @@ def spread_over(steps: int, count: int) -> list[int]:
     return [int((i + 0.5) * steps / count) for i in range(count)]
 
 
-def weights_of(gains: list[float], chosen: list[int]) -> list[float]:
-    """Weight of each chosen step: the squared gains of all steps that are nearer to it than to another chosen one.
+def variances_of(changes: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Step -> variance of final latents along the changes of that step, larger changes counting for more.
+
+    Changes lie where clips differ much: their direction's variance is many times that of a latent's number.
+
+    Args:
+        changes: rows of `output_changes`, with `along`.
+    """
+    sums: dict[int, list[float]] = {}
+    for row in changes:
+        if row["unit"] == row["other"] and row["along"]:
+            total = sums.setdefault(row["step"], [0.0, 0.0])
+            total[0] += sum(row["along"])
+            # Only parts of three clips and more have it.
+            total[1] += sum(row["values"]) * len(row["along"]) / len(row["values"])
+    return {step: along / change if change > 0 else 1.0 for step, (along, change) in sorted(sums.items())}
+
+
+def step_weights(scheduler: Any, steps: int, variances: Mapping[int, float]) -> dict[int, float]:
+    """Weight of each chosen step: squared gains of all steps that are nearer to it than to another chosen one.
 
     The squared change of the final latent is then about `sum_k weight_k E|D_k|^2`, the changes of different steps
     counting as independent.
+
+    Args:
+        scheduler: of diffusers.
+        steps: of the sampler.
+        variances: chosen step -> variance along its changes.
     """
-    nearest = [min(range(len(chosen)), key=lambda i: abs(chosen[i] - step)) for step in range(len(gains))]
-    return [sum(gain**2 for step, gain in enumerate(gains) if nearest[step] == i) for i in range(len(chosen))]
+    gains = {step: final_gains(scheduler, steps, variance) for step, variance in variances.items()}
+    calls = len(next(iter(gains.values())))
+    weights = dict.fromkeys(gains, 0.0)
+    for step in range(calls):
+        nearest = min(gains, key=lambda chosen: abs(chosen - step))
+        weights[nearest] += gains[nearest][step] ** 2
+    return weights
+
+
+def calls_of(scheduler: Any, steps: int) -> int:
+    """How often a sampler of so many steps calls the model: with some schedulers once more."""
+    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler.set_timesteps(steps)
+    return len(scheduler.timesteps)

@@ -52,6 +52,7 @@ def influence_rows(
     changes: Sequence[Mapping[str, Any]],
     units: Sequence[Unit],
     weights: Mapping[int, float],
+    variances: Mapping[int, float],
     *,
     resamples: int,
     interval: float,
@@ -62,7 +63,8 @@ def influence_rows(
     Args:
         changes: rows of `output_changes`, over all prompts.
         units: of the model, in forward order.
-        weights: step -> its weight, of `step_weights.weights_of`.
+        weights: step -> its weight, of `step_weights.step_weights`.
+        variances: step -> variance along its changes, of `step_weights.variances_of`.
         resamples: of prompts, with replacement.
         interval: coverage of `change_low` and `change_high`.
         seed: of the resampling.
@@ -71,17 +73,17 @@ def influence_rows(
     own = [row for row in changes if row["unit"] == row["other"]]
     means = resampled_means(np.array([row["values"] for row in own]), resamples, seed)
     low, high = np.quantile(means, [0.5 - interval / 2, 0.5 + interval / 2], axis=1)
-    return sorted(
-        (
-            {
-                "unit": row["unit"], **kinds[row["unit"]], "step": row["step"], "timestep": row["timestep"],
-                "weight": weights[row["step"]], "change": float(np.mean(row["values"])), "change_low": float(low[i]),
-                "change_high": float(high[i]), "by_prompt": list(row["values"]),
-            }
-            for i, row in enumerate(own)
-        ),
-        key=lambda row: list(kinds).index(row["unit"]),
-    )  # fmt: skip
+    rows = [
+        {
+            "unit": row["unit"], **kinds[row["unit"]], "step": row["step"], "timestep": row["timestep"],
+            "variance": variances[row["step"]], "weight": weights[row["step"]],
+            "change": float(np.mean(row["values"])), "change_low": float(low[i]), "change_high": float(high[i]),
+            "by_prompt": list(row["values"]),
+        }
+        for i, row in enumerate(own)
+    ]  # fmt: skip
+    place = list(kinds).index
+    return sorted(rows, key=lambda row: place(row["unit"]))
 
 
 def interaction_rows(
@@ -105,37 +107,47 @@ def macs_spent(
     units: Sequence[Unit],
     *,
     calls: int,
-    steps: Sequence[int],
+    steps: int,
     prompts: int,
-    drawn: int,
+    sampled: int,
+    clips: int,
 ) -> dict[str, int]:
-    """Multiply-accumulates of the UNet's calls: of the trajectory, of each granularity's units, and of drawing for FVD.
+    """Multiply-accumulates of the UNet's calls: what influence took, and what drawing for FVD takes.
 
-    FVD draws the original and every block's removal. Decoding frames, which it does besides, is not counted, nor the
-    timestep's embedding in a call that leaves out what comes before a block.
+    Drawing for FVD is the original's and that of every unit's removal. Decoding frames, which it does besides, is not
+    counted, nor the timestep's embedding in a call that leaves out what comes before a block.
 
     Args:
         macs: of one call on one clip: of each unit by its id, and `total`.
         after: of each block, from it on (`cost.macs.macs_after`).
         units: of the model.
         calls: at each step: 2 with guidance.
-        steps: at which changes were measured.
+        steps: how many changes were measured at.
         prompts: how many.
-        drawn: steps of the sampler times clips of the rank split.
+        sampled: steps of the sampler.
+        clips: of the rank split.
 
     Returns:
-        `macs_walk`, `macs_<granularity>` and `macs_fvd`.
+        `steps` of the sampler; `macs_step`, of a clip at one of them; `macs_walk`, of the whole model; and for each
+        granularity `macs_<granularity>`, of its units' changes, and `drawn_<granularity>`.
     """
-    of_step = dict.fromkeys(GRANULARITIES, 0)
-    for unit in units:
-        of_step[unit.granularity] += after[unit.block] - macs[unit.id]
-    blocks = [unit.id for unit in units if unit.granularity == BLOCKS]
-    variants = macs["total"] * (1 + len(blocks)) - sum(macs[block] for block in blocks)
-    return {
-        "macs_walk": calls * prompts * (max(steps) + 1) * macs["total"],
-        **{f"macs_{name}": calls * prompts * len(steps) * value for name, value in of_step.items()},
-        "macs_fvd": calls * drawn * variants,
+    spent = {
+        "steps": sampled,
+        "macs_step": calls * macs["total"],
+        "macs_walk": calls * prompts * (sampled + steps) * macs["total"],
     }
+    for granularity in GRANULARITIES:
+        these = [unit for unit in units if unit.granularity == granularity]
+        left_out = sum(macs["total"] - after[unit.block] for unit in these)
+        whole = sum(macs["total"] - macs[unit.id] for unit in these)
+        spent[f"macs_{granularity}"] = calls * prompts * steps * (whole - left_out)
+        spent[f"drawn_{granularity}"] = calls * sampled * clips * (macs["total"] + whole)
+    return spent
+
+
+def spent_of(meta: Mapping[str, str]) -> dict[str, int]:
+    """What `macs_spent` said, as the meta of both artefacts have it."""
+    return {k: int(v) for k, v in meta.items() if k == "steps" or k.startswith(("macs_", "drawn_"))}
 
 
 def by_prompt(influence: pd.DataFrame) -> pd.DataFrame:

@@ -82,13 +82,14 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row a unit and step of the sampler. `change`: E|D|^2, D the change of the model's output without the unit, a
     # mean over a latent's numbers and over prompts, with its interval over prompts; `by_prompt`: of each prompt.
-    # `weight`: what it counts in the final latent.
+    # `weight`: what it counts in the final latent. `variance`: of final latents along the changes of this step.
     "influence": _schema(
         unit=_TEXT,
         block=_TEXT,
         granularity=_TEXT,
         step=_INT,
         timestep=_REAL,
+        variance=_REAL,
         weight=_REAL,
         change=_REAL,
         change_low=_REAL,
@@ -107,14 +108,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         by_prompt=_REALS,
     ),
     # Of the scratch store: inner products of the output's changes without one unit and another, on clips that were
-    # drawn together. `values`: one a clip.
-    "changes": _schema(
-        unit=_TEXT,
-        other=_TEXT,
-        step=_INT,
-        timestep=_REAL,
-        values=_REALS,
-    ),
+    # drawn together. `values`: one a clip. `along`: a unit's own, times the variance of final latents along the change.
+    "changes": _schema(unit=_TEXT, other=_TEXT, step=_INT, timestep=_REAL, values=_REALS, along=_REALS),
     # Measured time of one UNet call: its median, and what is saved against the full UNet (median and quartiles). Of a
     # block its time inside the calls of `watched`, whose own saving is what the clocks cost (below zero). `clock`: the
     # processor's time of one thread, the wall's, or a GPU's events.
@@ -193,15 +188,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         similarity=_REAL,
         similarity_block=_REAL,
         similarity_attention=_REAL,
+        influence=_REAL,
     ),
     # P(`block` is less important than `other`).
     "pairs": _schema(block=_TEXT, other=_TEXT, probability=_REAL),
     # P(`block` has this rank), 0 = least important.
-    "ranks": _schema(
-        block=_TEXT,
-        rank=_INT,
-        probability=_REAL,
-    ),
+    "ranks": _schema(block=_TEXT, rank=_INT, probability=_REAL),
     "correlations": _schema(
         first=_TEXT,
         second=_TEXT,
@@ -210,7 +202,19 @@ SCHEMAS: dict[str, pa.Schema] = {
         kendall_high=_REAL,
         spearman=_REAL,
     ),
-    # The granularity comparison: several large units against few small ones.
+    # What orders of units by other criteria have in common with the FVD order, and what these cost to ask: MACs of the
+    # UNet's calls for all units of the granularity, and their share of what FVD would draw with.
+    "criteria": _schema(
+        criterion=_TEXT,
+        granularity=_TEXT,
+        units=_INT,
+        kendall=_REAL,
+        kendall_low=_REAL,
+        kendall_high=_REAL,
+        macs=_REAL,
+        share=_REAL,
+    ),
+    # The granularity comparison: several large units against few small ones. Similarity and influence: of single units.
     "probes": _schema(
         probe=_TEXT,
         granularity=_TEXT,
@@ -219,12 +223,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         units=_TEXTS,
         parameters=_INT,
         macs=_INT,
+        videos=_INT,
         fvd=_REAL,
         kvd=_REAL,
         paired=_REAL,
         paired_low=_REAL,
         paired_high=_REAL,
         motion=_REAL,
+        similarity=_REAL,
+        influence=_REAL,
     ),
     # One row a round, arm (pruned, distilled) and split. `excess`: FVD over the null of the same split, minus 1.
     # `null`: FVD between the original's clips of seeds a and b; `null_paired`, `null_motion` likewise. `null_kvd`: how

@@ -5,9 +5,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.params_file import read_params
 from leanmotion.pipeline.setting_errors import first_problem
+from leanmotion.pipeline.setting_rules import check_rounds, check_sections
 from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, RoundId, Seed, each_once
 from leanmotion.pipeline.setting_types import Section as _Model
 from leanmotion.pipeline.training_settings import Distillation, Round
@@ -89,13 +90,13 @@ class Similarity(_Model):
 class Influence(_Model):
     """Where the change of the model's output without each unit is measured.
 
-    `prompts` of the rank split, `batch` of them together: the unit of resuming. `steps` of the sampler's steps, spread
-    evenly, each standing for those around it. Intervals are over `resamples` draws of prompts.
+    `prompts` of the rank split, `batch` of them together: the unit of resuming, and a sample of clips. `steps` of the
+    sampler's steps, spread evenly, each standing for those around it. Intervals are over `resamples` draws of prompts.
     """
 
-    prompts: Annotated[int, Field(ge=2)]
+    prompts: Annotated[int, Field(ge=4)]
     steps: Count
-    batch: Count
+    batch: Annotated[int, Field(ge=3)]
     resamples: Annotated[int, Field(ge=20)] = 200
     interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
     seed: Seed = 0
@@ -120,8 +121,9 @@ class ProbeSet(_Model):
 
 
 class Probe(_Model):
-    """The granularity comparison."""
+    """The granularity comparison: clips of the first `prompts` of the rank split, of all where none is given."""
 
+    prompts: Annotated[int, Field(ge=4)] | None = None
     seed: Seed = 0
     sets: dict[RoundId, ProbeSet]
 
@@ -136,9 +138,13 @@ class Extractor(_Model):
 
 
 class Ranking(_Model):
-    """The criterion of the deletion order, and how its uncertainty is resampled."""
+    """The criterion of the deletion order, and how its uncertainty is resampled.
 
-    criterion: Literal["fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random"]
+    `search`: rounds delete the first blocks of that order, or the nested sets of least predicted damage.
+    """
+
+    criterion: Literal["fvd", "kvd", "paired", "similarity", "influence", "fvd_per_mac", "fvd_per_latency", "random"]
+    search: Literal["order", "sets"] = "order"
     rerank: bool = False
     resamples: Annotated[int, Field(ge=20)]
     interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
@@ -200,52 +206,9 @@ class Settings(_Model):
     report: Report
 
     @model_validator(mode="after")
-    def _rounds_follow_one_another(self) -> "Settings":
-        blocks = len(self.teacher.blocks)
-        for name, this in self.rounds.items():
-            if name == "base":
-                raise ValueError("rounds.base: the name is taken by the teacher itself: choose another")
-            if this.count > blocks:
-                raise ValueError(f"rounds.{name}.count is {this.count}: teacher.blocks lists only {blocks}")
-            if this.from_ != "base" and this.from_ not in self.rounds:
-                hint = did_you_mean(this.from_, ["base", *self.rounds])
-                raise ValueError(f"rounds.{name}.from is {this.from_!r}: name an earlier round or base{hint}")
-            before = 0 if this.from_ == "base" else self.rounds[this.from_].count
-            if this.count <= before:
-                raise ValueError(f"rounds.{name}.count is {this.count}: it must exceed the {before} of {this.from_!r}")
-        return self
-
-    @model_validator(mode="after")
-    def _distillation_fits(self) -> "Settings":
-        how = self.distillation
-        for part in [] if how.trainable == "motion" else how.trainable:
-            if not part.startswith("motion") and (block := part.partition("-")[0]) not in self.teacher.blocks:
-                raise ValueError(f"distillation.trainable: {block!r} is none of teacher.blocks: name some of them")
-        for name, plain in (("inputs", "clips"), ("objective", "steps")):
-            if (chosen := getattr(how, name)) != plain and how.task_weight > 0:
-                raise ValueError(
-                    f"distillation.task_weight must be 0 where {name} is {chosen}: it has no data's target"
-                )
-        if how.budget.total and how.validation == 0:
-            raise ValueError("distillation.budget goes by distances before training: set distillation.validation")
-        if how.budget.broken <= how.budget.unharmed:
-            raise ValueError(
-                f"distillation.budget.broken is {how.budget.broken}: it must exceed unharmed ({how.budget.unharmed})"
-            )
-        if how.objective == "endpoint" and how.last_steps > self.sampling.steps:
-            raise ValueError(
-                f"distillation.last_steps is {how.last_steps}: it is at most sampling.steps ({self.sampling.steps})"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _splits_suffice(self) -> "Settings":
-        for name in ("similarity", "influence"):
-            if (asked := getattr(self, name).prompts) > self.prompts.rank:
-                raise ValueError(f"{name}.prompts is {asked}: the rank split has {self.prompts.rank}")
-        for name, probe in self.probe.sets.items():
-            if probe.granularity == "temporal_transformer" and max(probe.counts, default=0) > len(self.teacher.blocks):
-                raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
+    def _sections_fit_one_another(self) -> "Settings":
+        check_rounds(self.rounds, self.teacher.blocks)
+        check_sections(self)
         return self
 
     def steps_of(self, name: str) -> int | None:

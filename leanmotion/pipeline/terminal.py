@@ -57,7 +57,7 @@ def influence(rows: Sequence[Mapping[str, Any]], spent: Mapping[str, int]) -> No
         by_block.setdefault(row["unit"], {})[row["step"]] = row["weight"] * row["change"]
     ordered = sorted(by_block, key=lambda block: sum(by_block[block].values()))
     cells = [[b, sum(by_block[b].values()), *(by_block[b][step] for step in steps)] for b in ordered]
-    share = (spent["macs_walk"] + spent["macs_temporal_transformer"]) / spent["macs_fvd"]
+    share = (spent["macs_walk"] + spent["macs_temporal_transformer"]) / spent["drawn_temporal_transformer"]
     note = f"blocks take {percent(share)} of the MACs that FVD draws with"
     show("change of the output, squared and weighted", ["without", "sum", *(f"step {k}" for k in steps)], cells, note)
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from leanmotion.pipeline.setting_address import AsBefore
-from leanmotion.pipeline.setting_types import Count, NotNegative, Positive, RoundId, Section, Seed
+from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, Positive, RoundId, Section, Seed, each_once
 
 
 class Budget(Section):
@@ -23,14 +23,27 @@ class Budget(Section):
 
 
 class Round(Section):
-    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher).
+    """What is gone after a round that starts from the student of round `from` (`base`: the teacher).
 
-    `steps`: its budget; where it is not given, what `distillation.budget` finds, or `distillation.steps`.
+    `count` blocks, or the `blocks` themselves. `steps`: its budget; where it is not given, what `distillation.budget`
+    finds, or `distillation.steps`.
     """
 
-    count: Annotated[int, Field(ge=1)]
+    count: Annotated[int, Field(ge=1)] | None = None
+    blocks: Annotated[list[BlockId], Field(min_length=1), AfterValidator(each_once)] | None = None
     from_: RoundId = Field(alias="from")
     steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _says_how_many_or_which(self) -> "Round":
+        if (self.count is None) == (self.blocks is None):
+            raise ValueError("needs either count, how many blocks are gone, or blocks, which ones")
+        return self
+
+    @property
+    def size(self) -> int:
+        """How many blocks are gone after it."""
+        return len(self.blocks or ()) or self.count or 0
 
 
 class Distillation(Section):

@@ -6,7 +6,7 @@ bits are the units. numpy alone: `leanmotion solve` answers in the time that its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,21 @@ ENUMERABLE = 22
 
 _BEAM = 200
 """Sets of each size that a beam keeps."""
+
+
+_CHAINS = 24
+"""Chains of nested sets that are kept from link to link."""
+
+_NOTHING = 1e-3
+
+
+@dataclass(frozen=True)
+class Link:
+    """A set in a chain: how many units it holds, which it goes on from (none: ""), and itself where it is fixed."""
+
+    size: int
+    after: str = ""
+    fixed: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +67,11 @@ def number_of(places: Sequence[int]) -> int:
     return sum(1 << i for i in places)
 
 
+def members_of(number: int) -> list[int]:
+    """Places of a set's units."""
+    return [i for i in range(number.bit_length()) if number >> i & 1]
+
+
 def every_set(matrix: Float[np.ndarray, "units others"]) -> Sets:
     """All sets of units with their predicted damage, the empty one first.
 
@@ -76,7 +96,7 @@ def beam_sets(matrix: Float[np.ndarray, "units others"], width: int = _BEAM) -> 
     From the empty set up, and from the full one down: what is good to keep together is found from above.
     """
     units = len(matrix)
-    up, down = _grown(matrix, width, True), _grown(matrix, width, False)
+    up, down = _grown(matrix, width, True, 0), _grown(matrix, width, False, (1 << units) - 1)
     ids, first = np.unique(np.concatenate([up.ids, down.ids]), return_index=True)
     return Sets(ids, np.concatenate([up.damage, down.damage])[first], units)
 
@@ -84,6 +104,58 @@ def beam_sets(matrix: Float[np.ndarray, "units others"], width: int = _BEAM) -> 
 def candidates(matrix: Float[np.ndarray, "units others"]) -> Sets:
     """All sets, or those of a beam where there are too many."""
     return every_set(matrix) if len(matrix) <= ENUMERABLE else beam_sets(matrix)
+
+
+def nested(matrix: Float[np.ndarray, "units others"], chain: Mapping[str, Link]) -> dict[str, int]:
+    """Sets that contain one another as asked, each as near as may be to the best of its size.
+
+    A beam over the links, each after the one that it goes on from: the sum over links of predicted damage, as a
+    multiple of the least of that size, is kept small. Differences below a thousandth of the damage of all units
+    together count as nothing.
+
+    Args:
+        matrix: of interactions.
+        chain: name -> its size, or its set; links that go on from one another.
+
+    Returns:
+        Name -> set, as a number.
+    """
+    sets = candidates(matrix)
+    sizes = sets.sums(np.ones(sets.units))
+    small = _NOTHING * abs(float(matrix.sum()))
+    states: list[tuple[float, dict[str, int]]] = [(0.0, {})]
+    for name in _in_order(chain):
+        link, found = chain[name], list[tuple[float, dict[str, int]]]()
+        same = sets.at(np.flatnonzero(sizes == link.size))
+        least = float(same.damage.min(initial=0.0)) if link.fixed is not None else float(same.damage.min())
+        for score, taken in states:
+            before = taken[link.after] if link.after else 0
+            if link.fixed is not None:
+                found.append((score, {**taken, name: link.fixed}))
+                continue
+            above = _supersets(matrix, sets, same, before, link.size)
+            for ids, damage in zip(above.ids, above.damage, strict=True):
+                more = (float(damage) + small) / (least + small) if small else 0.0
+                found.append((score + more, {**taken, name: int(ids)}))
+        found.sort(key=lambda state: (state[0], list(state[1].values())))
+        states = found[:_CHAINS]
+    return states[0][1]
+
+
+def _in_order(chain: Mapping[str, Link]) -> list[str]:
+    """Names, each after the one it goes on from."""
+    ordered: list[str] = []
+    while len(ordered) < len(chain):
+        ordered += [n for n, link in chain.items() if n not in ordered and (not link.after or link.after in ordered)]
+    return ordered
+
+
+def _supersets(matrix: np.ndarray, sets: Sets, same: Sets, before: int, size: int) -> Sets:
+    """The best sets of a size that hold another set, of those of this size; grown from it where these are a beam's."""
+    if len(sets.ids) == 1 << sets.units:
+        return best(same, (same.ids & before) == before, _CHAINS)
+    grown = _grown(matrix, _BEAM, True, before)
+    return best(grown, grown.sums(np.ones(sets.units)) == size, _CHAINS)
 
 
 def best(sets: Sets, allowed: Bool[np.ndarray, " sets"], count: int) -> Sets:
@@ -109,14 +181,15 @@ def _doubled(values: Float[np.ndarray, " units"]) -> Float[np.ndarray, " sets"]:
     return sums
 
 
-def _grown(matrix: np.ndarray, width: int, up: bool) -> Sets:
-    """From nothing removed to all removed, or back: the best `width` sets of every size on the way."""
+def _grown(matrix: np.ndarray, width: int, up: bool, start: int) -> Sets:
+    """From a set up to all units, or down to none: the best `width` sets of every size on the way."""
     units = len(matrix)
     kind = object if units > 62 else np.int64
-    full = (1 << units) - 1
-    ids, damage = np.array([0 if up else full], kind), np.array([0.0 if up else matrix.sum()])
+    ids = np.array([start], kind)
+    first = members(ids, units)[0].astype(np.float64)
+    damage = np.array([float(first @ matrix @ first)])
     kept = [(ids, damage)]
-    for _ in range(units):
+    for _ in range(int(units - first.sum() if up else first.sum())):
         member = members(ids, units)
         touched = member.astype(np.float64) @ matrix  # sum over the set of G_ij, for every unit j
         change = np.diag(matrix) + 2 * touched if up else np.diag(matrix) - 2 * touched

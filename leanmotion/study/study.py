@@ -79,7 +79,7 @@ def trials(
         return Trial("orders", name, "temporal_transformer", deletions, seed, steps)
 
     def iterative(seed: int) -> Trial:
-        counts = sorted({r.count for r in settings.rounds.values() if r.count < count} | {count})
+        counts = sorted({r.size for r in settings.rounds.values() if r.size < count} | {count})
         return Trial("path", "fvd", "temporal_transformer", cumulative(by_name["fvd"], counts, blocks), seed, steps)
 
     def deepest(seed: int) -> list[Trial]:

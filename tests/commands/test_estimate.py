@@ -76,7 +76,7 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
     assert one["ablate"] == clips_to_draw(settings)["ablate"]
     # All rounds but the one that deletes every block have something to train; 10 UNet calls a clip, 20 with guidance.
     d = settings.distillation
-    budgets = [r.steps for r in settings.rounds.values() if r.count < 21]
+    budgets = [r.steps for r in settings.rounds.values() if r.size < 21]
     assert len(budgets) == len(settings.rounds) - 1
     steps = sum(d.steps if own is None else own for own in budgets)
     # Validation draws twice a round, and the teacher once.

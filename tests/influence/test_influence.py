@@ -25,12 +25,12 @@ from leanmotion.influence.trajectory import Trajectory
 from leanmotion.model.removal import without_units
 from leanmotion.model.requests import Request
 from leanmotion.model.sampler import Sampler
-from leanmotion.model.samplers import Networks
+from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline
 from leanmotion.model.units import list_units
 from leanmotion.pipeline.tables import read_table
 
-REQUESTS = [Request("a dog", "a cat", 1), Request("two dogs", "", 2), Request("rain", "", 3)]
+REQUESTS = [Request(text, "a cat", seed) for seed, text in enumerate(("a dog", "two dogs", "rain", "a car", "snow"))]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def tables(pipeline: Any) -> tuple[pd.DataFrame, pd.DataFrame, list[dict[str, An
     Sampler(pipeline, sampling)
     changes, units = output_changes(pipeline, sampling, REQUESTS, [0, 2]), list_units(pipeline.unet)
     weights = {0: 2.0, 2: 0.5}
-    rows = influence_rows(changes, units, weights, resamples=50, interval=0.9, seed=0)
+    rows = influence_rows(changes, units, weights, {0: 1.5, 2: 3.0}, resamples=50, interval=0.9, seed=0)
     return pd.DataFrame(rows), pd.DataFrame(interaction_rows(changes, units, weights)), changes
 
 
@@ -129,49 +129,63 @@ def test_the_cost_is_what_the_calls_compute(pipeline: Any) -> None:
     macs, after = unet_macs(unet, **size), macs_after(unet, **size)  # pyright: ignore
     assert after["down_0_0"] < macs["total"] and after["up_1_1"] < after["up_1_0"] < after["mid_0"]
     assert after["up_1_1"] > macs["up_1_1"]
-    spent = macs_spent(macs, after, units, calls=2, steps=[1, 4], prompts=3, drawn=10 * 5)
-    assert spent["macs_walk"] == 2 * 3 * 5 * macs["total"]
+    spent = macs_spent(macs, after, units, calls=2, steps=2, prompts=3, sampled=10, clips=5)
+    assert spent["macs_walk"] == 2 * 3 * (10 + 2) * macs["total"]
     assert spent["macs_temporal_transformer"] == 2 * 3 * 2 * sum(after[b] - macs[b] for b in BLOCKS)
-    assert spent["macs_fvd"] == 2 * 50 * (macs["total"] + sum(macs["total"] - macs[b] for b in BLOCKS))
+    assert spent["drawn_temporal_transformer"] == 2 * 50 * (
+        macs["total"] + sum(macs["total"] - macs[b] for b in BLOCKS)
+    )
+    assert spent["drawn_attention"] > spent["drawn_transformer_block"] and spent["macs_step"] == 2 * macs["total"]
 
 
 @pytest.fixture
-def networks(teacher_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Networks:
+def measure(teacher_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`measure(requests, steps)`: changes by way of a scratch store of this test's own; `.unet` is the teacher's."""
     monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setenv("LEANMOTION_DEVICE", "cpu")
-    settings = tiny_settings(teacher_folder(levels=2, layers=1))
+    settings = tiny_settings(teacher_folder(levels=2, layers=1), influence={"batch": 3})
     total, files = fingerprint(settings.teacher)
-    return Networks(settings, TeacherRecord(total, files, "float32", {}, 0, 0, 0, 0))
+    samplers = Samplers(settings, TeacherRecord(total, files, "float32", {}, 0, 0, 0, 0))
+    whole = samplers.teacher()
+
+    def run(requests: list[Request], steps: list[int]) -> list[dict[str, Any]]:
+        return parts.changes_of(whole, lambda: samplers.sampler(whole).pipeline, settings, requests, steps)
+
+    run.unet = samplers.pipeline.unet  # pyright: ignore
+    return run
 
 
-def test_parts_are_kept_and_threads_change_nothing(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = parts.changes_of(networks, networks.settings, REQUESTS, [0, 1])
-    assert len(whole[0]["values"]) == 3
-    kept = sorted(parts.scratch_folder().rglob("*.parquet"))
-    assert len(kept) == 2, "of two prompts, and of one"
-    stamps = [path.stat().st_mtime_ns for path in kept]
-    kept[0].unlink()
+def kept() -> list[Path]:
+    return sorted(parts.scratch_folder().rglob("*.parquet"))
+
+
+def test_parts_are_kept_and_threads_change_nothing(measure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(REQUESTS, [0, 1])
+    assert len(whole[0]["values"]) == 5 and len(whole[0]["along"]) == 3
+    files = kept()
+    assert len(files) == 2, "of three prompts, and of two"
+    stamp = files[1].stat().st_mtime_ns
+    files[0].unlink()
     torch.set_num_threads(2)
-    assert parts.changes_of(networks, networks.settings, REQUESTS, [0, 1]) == whole
-    assert kept[1].stat().st_mtime_ns == stamps[1], "a part that was there was measured again"
+    assert measure(REQUESTS, [0, 1]) == whole
+    assert files[1].stat().st_mtime_ns == stamp, "a part that was there was measured again"
     monkeypatch.setattr(parts, "output_changes", None)
-    assert parts.changes_of(networks, networks.settings, REQUESTS, [0, 1]) == whole
+    assert measure(REQUESTS, [0, 1]) == whole
 
 
-def test_a_damaged_part_is_named_and_measured_again(networks: Networks) -> None:
-    whole = parts.changes_of(networks, networks.settings, REQUESTS[:2], [0])
-    (part,) = parts.scratch_folder().rglob("*.parquet")
+def test_a_damaged_part_is_named_and_measured_again(measure: Any) -> None:
+    whole = measure(REQUESTS[:2], [0])
+    (part,) = kept()
     part.write_bytes(part.read_bytes()[:-50])
     with pytest.raises(LeanmotionError, match="deleted: run again"):
-        parts.changes_of(networks, networks.settings, REQUESTS[:2], [0])
-    assert parts.changes_of(networks, networks.settings, REQUESTS[:2], [0]) == whole
+        measure(REQUESTS[:2], [0])
+    assert measure(REQUESTS[:2], [0]) == whole
     assert read_table(part, "changes").num_rows == len(whole)
 
 
-def test_what_is_not_finite_is_named(networks: Networks) -> None:
-    broken = networks.pipeline.unet.get_submodule("up_blocks.0.motion_modules.0.proj_out")
+def test_what_is_not_finite_is_named(measure: Any) -> None:
     with torch.no_grad():
-        broken.weight.fill_(float("nan"))  # pyright: ignore
+        measure.unet.get_submodule("up_blocks.0.motion_modules.0.proj_out").weight.fill_(float("nan"))
     with pytest.raises(LeanmotionError, match=r"whole model at step 0.*a dog.*float32"):
-        parts.changes_of(networks, networks.settings, REQUESTS[:2], [0])
-    assert not list(parts.scratch_folder().rglob("*.parquet"))
+        measure(REQUESTS[:2], [0])
+    assert not kept()

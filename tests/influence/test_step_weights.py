@@ -8,7 +8,8 @@ import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, LCMScheduler, PNDMScheduler
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.influence.step_weights import answer, final_gains, spread_over, weights_of
+from leanmotion.influence.output_changes import _along
+from leanmotion.influence.step_weights import answer, final_gains, spread_over, step_weights, variances_of
 from leanmotion.model.sampler import make_scheduler
 
 BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear"}
@@ -110,7 +111,27 @@ def test_the_samplers_schedulers_are_asked_as_they_are() -> None:
 
 @pytest.mark.parametrize(("steps", "count"), [(10, 3), (10, 10), (4, 1), (7, 5)])
 def test_each_step_counts_once(steps: int, count: int) -> None:
-    gains = [0.5 + 0.1 * i for i in range(steps)]
+    scheduler = KINDS["ddim"]()
     chosen = spread_over(steps, count)
     assert chosen == sorted(set(chosen)) and len(chosen) == count and max(chosen) < steps
-    assert sum(weights_of(gains, chosen)) == pytest.approx(sum(g**2 for g in gains))
+    weights = step_weights(scheduler, steps, dict.fromkeys(chosen, 2.0))
+    assert list(weights) == chosen
+    assert sum(weights.values()) == pytest.approx(sum(g**2 for g in final_gains(scheduler, steps, 2.0)))
+
+
+def test_the_variance_along_changes_is_that_of_latents() -> None:
+    """Latents of deviation 3 along one axis and 1 along the others: changes along either, of two sizes."""
+    random = torch.Generator().manual_seed(0)
+    final = torch.randn(400, 6, generator=random, dtype=torch.float64) * torch.tensor([3.0, 1, 1, 1, 1, 1])
+    axes = torch.zeros(2, 400, 6, dtype=torch.float64)
+    axes[0, :, 0], axes[1, :, 3] = 5.0, 0.1
+    rows = []
+    for i, along in enumerate(_along(axes, final)):
+        values = axes[i].square().mean(dim=1).tolist()
+        rows.append({"unit": f"{i}", "other": f"{i}", "step": i, "values": values, "along": along.tolist()})
+    # Four standard errors of a variance over 400 numbers.
+    assert variances_of(rows) == pytest.approx({0: 9.0, 1: 1.0}, rel=4 * (2 / 400) ** 0.5)
+    both = [{**row, "step": 0} for row in rows]
+    assert variances_of(both)[0] == pytest.approx(variances_of(rows)[0], rel=0.01), "the larger change counts"
+    alone = [{**rows[0], "along": []}, {**rows[1], "other": "0", "along": []}]
+    assert variances_of(alone) == {}
