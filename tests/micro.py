@@ -39,6 +39,7 @@ MICRO: dict[str, Any] = {
     "profile__rounds": 3,
     "profile__warmup": 1,
     "profile__batch": 1,
+    "probe__prompts": None,
     "probe__sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}},
     "extractor__sha256": None,
     "ranking__resamples": 20,
