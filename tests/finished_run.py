@@ -36,7 +36,7 @@ class Run:
         self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
         raw = settings()
         raw["teacher"]["blocks"] = self.blocks
-        raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
+        raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS, "confirm": 2}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
         raw["similarity"]["prompts"] = raw["influence"]["prompts"] = 2
         raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
@@ -165,6 +165,7 @@ class Run:
                      "macs": 90000 - gone, "videos": CLIPS, "null": null, **self.three("fvd_cross", fvd),
                      **self.three("excess", fvd / null - 1), **self.three("fvd", gone * 0.5), "kvd": 0.1,
                      **self.three("paired", 0.2), **self.three("motion", 0.3), "colour_accuracy": accuracy,
+                     **self.three("sharpness", 0.9 + 0.1 * self.number()), **self.three("movement", 1.1),
                      "shape_accuracy": accuracy, "motion_accuracy": accuracy,
                      "motion_accuracy_low": accuracy and accuracy * 0.8,
                      "motion_accuracy_high": accuracy and min(accuracy * 1.2, 1.0)}
@@ -175,6 +176,7 @@ class Run:
             if row["split"] == "report" and row["round"] in ("base", self.chosen):
                 figures |= {f"{row['arm']}_{k}": v for k, v in row.items() if not isinstance(v, str) and v is not None}
         self.json(self.data / "selection.json", figures)
+        self._confirmed(null)
         for name, gone in self.removed.items():
             student = {"round": name, "weights": "a" * 64, "removed": gone}
             self.json(self.data / "students" / name / "student.json", student)
@@ -186,6 +188,19 @@ class Run:
                 for i in trained
             ]  # fmt: skip
             self.table(f"students/{name}/losses", "losses", losses)
+
+    def _confirmed(self, null: float) -> None:
+        rows = []
+        for name in ["all", "confirm/1", "confirm/2"] if self.chosen != "base" else []:
+            accuracy = {"motion_accuracy": 0.75, "original_motion_accuracy": 0.875} if self.heads else {}
+            measured = {"fvd_cross": null * (1 + self.number()), "fvd": self.number(), "excess": self.number()}
+            if name == "all":
+                measured = {k: v for n, value in measured.items() for k, v in self.three(n, value).items()}
+            rows.append(
+                {"round": self.chosen, "removed": len(self.removed[self.chosen]), "set": name, "captions": CLIPS,
+                 "videos": (2 if name == "all" else 1) * CLIPS, "null": null, **measured, **accuracy}
+            )  # fmt: skip
+        self.table("confirm", "confirm", rows)
 
     def _videos(self) -> None:
         across = np.arange(SIDE)

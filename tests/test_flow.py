@@ -79,9 +79,10 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "evaluation": {"confirmation", "selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"},
         "videos": _STORING, "ranking": _RANKING,
     },
-    "select": {"evaluation": {"confirmation", "evaluation"}, "ranking": {*_RANKING, "fvd", "resampling"}},
+    "select": {"evaluation": {"confirmation", "evaluation", "looks"}, "ranking": {*_RANKING, "fvd", "resampling"}},
     "confirm": {
-        "evaluation": {"selection"}, "ranking": _RANKING, "sprites": {"renderer"}, "videos": _STORING,
+        "evaluation": {"looks", "selection"}, "ranking": _RANKING, "sprites": {"renderer"},
+        "videos": _STORING,
     },
     "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},

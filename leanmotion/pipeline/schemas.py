@@ -235,7 +235,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row a round, arm (pruned, distilled) and split. `excess`: FVD over the null of the same split, minus 1.
     # `null`: FVD between the original's clips of seeds a and b; `null_paired`, `null_motion` likewise. `null_kvd`: how
-    # large KVD is over half-samples of these.
+    # large KVD is over half-samples of these. `sharpness`, `movement`: as shares of the original's, of the same seeds.
     "evaluation": _schema(
         round=_TEXT,
         arm=_TEXT,
@@ -251,6 +251,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         fvd_cross=_REAL,
         fvd_cross_low=_REAL,
         fvd_cross_high=_REAL,
+        sharpness=_REAL,
+        sharpness_low=_REAL,
+        sharpness_high=_REAL,
+        movement=_REAL,
+        movement_low=_REAL,
+        movement_high=_REAL,
         **_OUTCOME,
     ),
     # The chosen round anew: a row of all sets together, with intervals, and one of each set. None where no round was

@@ -58,6 +58,7 @@ def render_page(found: Artefacts) -> str:
         "labels": headline.labels(found),
         "reading": headline.reading(found),
         "facts": headline.facts(found),
+        "confirmed": headline.confirmed(found),
         "media": media,
         "rounds": [{"name": n, "removed": found.removed[n]} for n in found.rounds],
         "picked": found.rounds[-1] if found.chosen == BASE else found.chosen,
