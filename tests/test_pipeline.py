@@ -173,7 +173,7 @@ def rewrite(clone: Clone, name: str, old: str, new: str) -> None:
 
 def test_code_of_the_ranking_reruns_no_drawing_training_or_timing(clone: Clone) -> None:
     rewrite(clone, "ranking/fvd.py", "_EIGENVALUE_TOLERANCE =", "# Said here as well.\n_EIGENVALUE_TOLERANCE =")
-    assert clone.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate", "select", "report"}
+    assert clone.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate", "select", "confirm", "report"}
     assert made(clone) == set()
 
 
@@ -181,7 +181,7 @@ def test_a_docstring_draws_no_clip_and_trains_no_round(clone: Clone) -> None:
     """DVC runs all stages that hang on the room again, and they find what they made."""
     chunks = {path: path.stat().st_mtime_ns for path in (clone.folder / ".scratch/chunks").rglob("*.parquet")}
     students = {path: path.read_bytes() for path in (clone.folder / "data/students").rglob("*") if path.is_file()}
-    said = '    """Mean squared error against the data\'s own target: BK-SDM\'s L_Task."""\n'
+    said = '    """Mean squared error against the data\'s own target, clips by weight: BK-SDM\'s L_Task."""\n'
     rewrite(clone, "distillation/losses.py", said, '    """Said otherwise."""\n    # And more.\n')
     training = changed(stages_of(clone.folder))
     assert training == {"distill@r2", "distill@r4", "export"}
