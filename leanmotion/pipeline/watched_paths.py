@@ -110,12 +110,19 @@ def check_paths(settings: "Settings") -> None:
         LeanmotionError: A path is missing; or clips are to come from a folder, and none is named.
     """
     for setting, path, takes in watched(settings):
-        if not Path(path).exists():
+        if not _is_there(path):
             raise LeanmotionError(
                 f"{setting}: {path} is missing: restore it (`git checkout`, `dvc pull`), or name {takes}"
             )
     if settings.clips.source == "folder":
         clips_folder(settings)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def clips_folder(settings: "Settings") -> tuple[str, str]:
