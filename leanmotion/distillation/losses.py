@@ -186,7 +186,10 @@ def predict(unet: nn.Module, batch: Batch) -> Tensor:
 def comparison(
     student: nn.Module, teacher: nn.Module, weights: LossWeights, autocast: Callable[[], Any] = nullcontext
 ) -> Iterator[Callable[[Batch], Losses]]:
-    """While it lasts, `losses` of one batch after the other; several threads may ask side by side.
+    """While it lasts, all terms on one batch after the other; several threads may ask side by side.
+
+    Each term is a mean over clips in float32. The teacher is asked once for both of its terms, and not at all if
+    neither counts. `autocast` gives the context in which forward passes run.
 
     Hooks are registered once for all of them: a module must not be given one while another thread runs it.
     """
@@ -214,19 +217,3 @@ def comparison(
 
     with watched(student) as of_student, watched(teacher) as of_teacher:
         yield compare
-
-
-def losses(
-    student: nn.Module,
-    teacher: nn.Module,
-    batch: Batch,
-    weights: LossWeights,
-    autocast: Callable[[], Any] = nullcontext,
-) -> Losses:
-    """All terms on one batch, each a mean over clips in float32.
-
-    The teacher is asked once for both of its terms, and not at all if neither counts. `autocast` gives the
-    context in which forward passes run.
-    """
-    with comparison(student, teacher, weights, autocast) as compare:
-        return compare(batch)

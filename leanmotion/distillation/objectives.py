@@ -102,7 +102,7 @@ class SingleSteps:
 
 
 def compared(setup: Setup, batch: Batch, factor: Tensor) -> Losses:
-    """`losses` of a batch, in lanes; adds the gradient of their total, times `factor`, to the parameters."""
+    """All terms on a batch, in lanes; adds the gradient of their total, times `factor`, to the parameters."""
     with comparison(setup.student, setup.teacher, setup.settings.weights, setup.autocast) as compare:
 
         def loss(share: Batch) -> tuple[Tensor, Losses]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, same, scheduler, stop_after, train
+from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, losses, same, scheduler, stop_after, train
 from models import micro_unet
 
 from leanmotion.distillation.lanes import Lanes, side_by_side
-from leanmotion.distillation.losses import Batch, losses
+from leanmotion.distillation.losses import Batch
 from leanmotion.distillation.objectives import compared
 from leanmotion.distillation.setup import Setup
 from leanmotion.distillation.training_settings import LossWeights

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from micro_training import losses
 from models import micro_unet
 
 from leanmotion.distillation.losses import (
@@ -14,7 +15,6 @@ from leanmotion.distillation.losses import (
     block_outputs,
     feature_blocks,
     feature_loss,
-    losses,
     noised,
     output_loss,
     task_loss,
