@@ -46,7 +46,10 @@ def reading(found: Results) -> str:
             "*Motion read*: how often the clips show the motion that the caption asks for, by the small reader."
         )
     if any(untrained(found, row) for row in found.rounds):
-        said.append("*Kept untrained*: training did not bring drawn clips closer to the original's, and was dropped.")
+        said.append(
+            "*Kept untrained*: deletion did too little harm to train for, or training did not bring drawn clips closer to "
+            "the original's, and was dropped."
+        )
     if found.selection["round"] != "base":
         said.append(f"The stop rule: {found.reason}")
     if found.selection["round"] != "base" and not found.confirmed:
