@@ -38,7 +38,8 @@ class Run:
         raw["teacher"]["blocks"] = self.blocks
         raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS, "confirm": 2}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
-        raw["similarity"]["prompts"], raw["influence"]["prompts"] = 2, CLIPS
+        raw["similarity"]["prompts"] = 2
+        raw["influence"]["prompts"] = raw["probe"]["prompts"] = CLIPS
         raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
         raw["probe"]["sets"] = {
             "large": {"granularity": "temporal_transformer", "counts": [1, 3]},
