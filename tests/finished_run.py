@@ -38,7 +38,8 @@ class Run:
         raw["teacher"]["blocks"] = self.blocks
         raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS, "confirm": 2}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
-        raw["similarity"]["prompts"] = raw["influence"]["prompts"] = 2
+        raw["similarity"]["prompts"] = 2
+        raw["influence"]["prompts"] = raw["probe"]["prompts"] = CLIPS
         raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
         raw["probe"]["sets"] = {
             "large": {"granularity": "temporal_transformer", "counts": [1, 3]},
@@ -178,7 +179,7 @@ class Run:
         self.json(self.data / "selection.json", figures)
         self._confirmed(null)
         for name, gone in self.removed.items():
-            student = {"round": name, "weights": "a" * 64, "removed": gone}
+            student = {"round": name, "weights": "a" * 64, "removed": gone, "steps": 0}
             self.json(self.data / "students" / name / "student.json", student)
             trained = [] if name == "all" else range(30)
             losses = [

@@ -1,14 +1,20 @@
 """The chosen round, measured anew: what it costs, on sets of clips that no choice and no figure before has used.
 
-Of each of K sets of N captions, with the original's clips O under seeds a and b, and the student's S under seeds b:
-  null   = mean over sets of FVD(O_b; O_a)     cross = mean over sets of FVD(S_b; O_a)
-  excess = cross / null - 1                    fvd   = mean over sets of FVD(S_b; O_b), clip by clip with the same seeds
-FVD's bias hangs on N, so that every distance is of N clips, as many as the round was chosen by. Means come before the
-ratio: the null of tens of clips is known to a factor of two, and a mean of ratios to it would be larger by its spread.
+Of each of K sets of N clips there are the original's O under seeds a and b, and the student's S under seeds b:
+  null = FVD(O_b; O_a)    cross = FVD(S_b; O_a)    fvd = FVD(S_b; O_b), clip by clip with the same seeds
+FVD's bias hangs on N, so that every distance is of N clips, as many as the round was chosen by.
 
-Intervals come from dealing the clips into K sets anew (`dealt`), each caption spread evenly over them as it is in the
-sets that were drawn. Such a set has N clips, and so the same bias: half-samples would have another, which near the null
-is half of what they say (docs/method.md). They hold for fresh seeds of these captions.
+The sets as drawn are one way to make sets of these clips. What is said of all together is the mean over many ways: the
+clips are dealt into K sets again and again, each caption spread evenly over them as it is in the sets that were drawn.
+Such a mean has the same expectation as that over the K sets as drawn, and varies less, by a third near the null.
+  excess = mean cross / mean null - 1
+Means come before the ratio: the null of tens of clips is known to a factor of two, and a mean of ratios to it would be
+larger by its spread.
+
+Intervals are of the infinitesimal jackknife for means over subsamples (Wager, Hastie and Efron 2014, "Confidence
+Intervals for Random Forests", section 2, with its correction for finitely many subsamples): what it changes that a clip
+is in a set, squared, over all clips. Half-samples, as `evaluate` has them, are of half as many clips, and near the null
+vary twice as much (docs/method.md). The intervals hold for fresh seeds of these captions.
 """
 
 from collections.abc import Sequence
@@ -17,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.special import ndtri
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.evaluation.evaluation import ORIGINAL, accuracies
@@ -24,7 +31,7 @@ from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Evaluation
 from leanmotion.ranking.fvd import frechet_distances
-from leanmotion.ranking.resampling import Rows, interval_of, recentre, subset_distances
+from leanmotion.ranking.resampling import Rows, subset_distances
 
 ALL = "all"
 """Names the row of all sets together."""
@@ -72,14 +79,13 @@ def estimate(
 ) -> tuple[Float[np.ndarray, "sets 3"], Float[np.ndarray, "ends 4"]]:
     """Null, cross and same-seed FVD of each set; and of all, with the excess: lower ends, values and upper ends.
 
-    A set dealt from K sets of clips varies by (K - 1) / K of what fresh sets do, and the mean over K sets by 1 / K of
-    that: deviations of single sets are divided by the root of K - 1.
+    Intervals are normal for the logarithm, so that distances stay positive and have the longer upper tail.
 
     Args:
         clips: Features of the original under seeds a, under seeds b, and of the student, set after set.
         captions: Of each clip.
         sets: How many sets there are, of one size.
-        settings: Resamples, interval, seed.
+        settings: Resamples (how often the clips are dealt), interval, seed.
 
     Raises:
         LeanmotionError: The original's clips are the same under both sets of seeds.
@@ -89,14 +95,32 @@ def estimate(
     rows = dealt(captions, sets, settings.resamples, seed=settings.seed)
     cross = subset_distances(first, {"null": second, "cross": student}, rows)["fvd"]
     found = np.hstack([cross, subset_distances(second, {"same": student}, rows)["fvd"]])
-    value, centre = drawn.mean(axis=0), found.mean(axis=0)
-    draws = recentre(value, centre + (found - centre) / np.sqrt(sets - 1))
-    value, draws = np.append(value, value[1] / value[0] - 1), np.column_stack([draws, draws[:, 1] / draws[:, 0] - 1])
-    low, high = interval_of(value, draws, settings.interval)
-    return drawn, np.stack([low, value, high])
+    value = found.mean(axis=0)
+    # A distance that is zero but for rounding has no logarithm, and no doubt.
+    shares = found / np.where(value > 1e-9 * value.max(), value, np.inf)
+    logs = np.column_stack([shares, shares[:, 1] - shares[:, 0]])
+    factor = np.exp(ndtri(0.5 + settings.interval / 2) * _deviations(logs, rows, sets))
+    value = np.append(value, value[1] / value[0])
+    ends = np.stack([value / factor, value, value * factor])
+    ends[:, 3] -= 1
+    return drawn, ends
 
 
-def dealt(captions: Sequence[str] | np.ndarray, sets: int, resamples: int, *, seed: int) -> Rows:
+def _deviations(values: Float[np.ndarray, "made measures"], rows: Rows, sets: int) -> Float[np.ndarray, " measures"]:
+    """Standard deviations of means over dealt sets.
+
+    A clip's influence is the covariance, over sets, of its being in one with the set's value; for a mean of clips the
+    sum of their squares is (1 - 1/K)^2 of the variance. Of B sets it is too large by what chance adds to covariances.
+    """
+    member = np.zeros((len(rows), rows.size * sets // len(rows)))
+    np.put_along_axis(member, rows, 1.0, axis=1)
+    influence = (member - member.mean(axis=0)).T @ (values - values.mean(axis=0)) / len(rows)
+    squares = np.square(influence).sum(axis=0)
+    chance = member.shape[1] * values.var(axis=0) * (1 / sets) * (1 - 1 / sets) / len(rows)
+    return np.sqrt(np.maximum(squares - chance, squares / 10)) * sets / (sets - 1)
+
+
+def dealt(captions: Sequence[str] | np.ndarray, sets: int, deals: int, *, seed: int) -> Rows:
     """Clips dealt into disjoint sets anew, each caption spread evenly over the sets.
 
     Captions, and the clips of each, are laid out in random order, and every `sets`-th clip goes to the same set.
@@ -104,19 +128,19 @@ def dealt(captions: Sequence[str] | np.ndarray, sets: int, resamples: int, *, se
     Args:
         captions: Of each clip.
         sets: How many sets; they must come out even.
-        resamples: How many sets to make in all, rounded up to whole deals.
+        deals: How often.
         seed: Of the generator.
 
     Returns:
-        Indices `[made, clips a set]`, sorted within a set.
+        Indices `[deals * sets, clips a set]`, sorted within a set.
     """
     generator = np.random.default_rng(seed)
     _, kind = np.unique(np.asarray(captions), return_inverse=True)
-    deals = []
-    for _ in range(-(-resamples // sets)):
+    made = []
+    for _ in range(deals):
         laid = np.lexsort((generator.random(len(kind)), generator.permutation(kind.max() + 1)[kind]))
-        deals.append(np.sort(laid.reshape(-1, sets).T, axis=1))
-    return np.concatenate(deals)
+        made.append(np.sort(laid.reshape(-1, sets).T, axis=1))
+    return np.concatenate(made)
 
 
 def _takes(split: str) -> list[tuple[str, str, str]]:

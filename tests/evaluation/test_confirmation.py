@@ -75,14 +75,17 @@ def test_figures_by_their_definition(tmp_path: Path) -> None:
     first, *single = rows = confirm(drawn, drawn.splits, SETTINGS)
     # Kept in float32: features of size 10 to 1e-6 of it.
     close = partial(pytest.approx, rel=1e-4)
-    null, cross, same = (
-        np.array([frechet_distance(one[i].astype(np.float32), one[j].astype(np.float32)) for one in sets])
-        for i, j in ((0, 1), (0, 2), (1, 2))
-    )
+    null, cross = (np.array([frechet_distance(one[0], one[i]) for one in sets]) for i in (1, 2))
     assert [row["set"] for row in rows] == ["all", *drawn.splits]
     assert [row["excess"] for row in single] == close(list(cross / null - 1))
-    assert first["null"] == close(null.mean()) and first["fvd"] == close(same.mean())
-    assert first["excess"] == close(cross.mean() / null.mean() - 1)
+    # Of all together, over many ways to make the sets.
+    clips = [np.concatenate(one) for one in zip(*sets, strict=True)]
+    made = dealt(np.tile(np.arange(CLIPS), 3).astype(str), 3, SETTINGS.resamples, seed=SETTINGS.seed)
+    mean = [
+        np.mean([frechet_distance(clips[i][row], clips[j][row]) for row in made]) for i, j in ((0, 1), (0, 2), (1, 2))
+    ]
+    assert [first[name] for name in ("null", "fvd_cross", "fvd")] == close(mean)
+    assert first["excess"] == close(mean[1] / mean[0] - 1)
     assert (first["videos"], first["captions"]) == (3 * CLIPS, CAPTIONS) and single[0]["videos"] == CLIPS
     for name in ("fvd_cross", "excess", "fvd"):
         assert first[f"{name}_low"] < first[name] < first[f"{name}_high"]
@@ -120,9 +123,9 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(trials: dict[int, np.n
 
 
 def test_four_times_the_sets_halve_the_interval(trials: dict[int, np.ndarray]) -> None:
-    # 2 by the root of the number of sets; up to 2.24, the root of 15 / 3, near the null, where distances are of second
-    # order; medians of so few trials are known to about a tenth.
-    assert 1.7 < width(trials[4]) / width(trials[16]) < 2.5
+    # 2 by the root of the number of sets; up to 4 near the null, where distances are of second order, and a mean over
+    # all ways to make the sets varies as their number. Medians of so few trials are known to about a tenth.
+    assert 1.8 < width(trials[4]) / width(trials[16]) < 3.5
 
 
 def test_the_interval_is_at_most_half_as_wide_as_that_of_one_set(trials: dict[int, np.ndarray]) -> None:
@@ -140,7 +143,7 @@ def test_a_deal_is_even(sets: int, times: list[int], seed: int) -> None:
     """Every clip once a deal; of each caption no set has more than one clip more than another, but for laying ends."""
     times[0] += -sum(times) % sets
     captions = [f"caption {i}" for i, count in enumerate(times) for _ in range(count)]
-    rows = dealt(captions, sets, 2 * sets, seed=seed)
+    rows = dealt(captions, sets, 2, seed=seed)
     assert rows.shape == (2 * sets, len(captions) // sets)
     for deal in (rows[:sets], rows[sets:]):
         assert sorted(deal.ravel()) == list(range(len(captions)))
