@@ -88,8 +88,8 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "measure": {"cost": {"inspection"}},
     "report": {
         "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
-        "probing": {"best_sets", "probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"},
-        "report": {"gallery"},
+        "influence": _CHANGES, "probing": {"probe_sets", "similarity"}, "report": {"gallery"},
+        "ranking": _RANKING - {"agreement", "criteria"},
     },
 }  # fmt: skip
 """Stage -> room -> modules there that it does not use: an edit of these reruns it for nothing."""
