@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from leanmotion.evaluation.clip_scores import clip_scores, open_clip
 from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of, with_scores
 from leanmotion.evaluation.looks import Looks
-from leanmotion.features.clip_scores import clip_scores, open_clip
 from leanmotion.features.embedding import embedded, open_extractor
 from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import find_clips

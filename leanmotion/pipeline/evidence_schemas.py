@@ -9,8 +9,8 @@ _OUTCOME = dict.fromkeys(
     (
         "excess", "excess_low", "excess_high", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "paired_low",
         "paired_high", "motion", "motion_low", "motion_high", "colour_accuracy", "shape_accuracy",
-        "motion_accuracy", "motion_accuracy_low", "motion_accuracy_high", "alignment", "alignment_low", "alignment_high",
-        "consistency", "consistency_low", "consistency_high",
+        "motion_accuracy", "motion_accuracy_low", "motion_accuracy_high", "alignment", "alignment_low",
+        "alignment_high", "consistency", "consistency_low", "consistency_high",
     ),
     REAL,
 )  # fmt: skip

@@ -46,8 +46,8 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
         f"the null of other seeds (FVD {first['null']:.3g}). Teacher {meta['teacher_sha256'][:12]}.",
         "",
         "Orders that *keep two* are random but for the two most important blocks, which they delete last; sets of "
-        "*equal MACs* are random, keep these two as well, and delete about as many MACs as the FVD order does. Without these "
-        "two any deletion loses to any other: that would say nothing of an order.",
+        "*equal MACs* are random, keep these two as well, and delete about as many MACs as the FVD order does. Without "
+        "these two any deletion loses to any other: that would say nothing of an order.",
         "",
         "![Same-seed FVD of every trial](results.svg)",
         "",

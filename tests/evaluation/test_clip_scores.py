@@ -9,8 +9,8 @@ import torch
 from models import make_tokenizer, seeded
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.features import clip_scores
-from leanmotion.features.clip_scores import ClipModel, open_clip
+from leanmotion.evaluation import clip_scores
+from leanmotion.evaluation.clip_scores import ClipModel, open_clip
 from leanmotion.pipeline.tables import write_table
 from leanmotion.videos.codec import encode
 
