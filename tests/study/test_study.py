@@ -176,8 +176,8 @@ def test_the_page_says_how_far_the_prediction_holds() -> None:
         *both("fvd", 0, 4.0, 2.0, units=["a", "b"]), *both("sets", 0, 4.0, 2.0, units=["b", "a"]),
         *both("influence", 0, 3.0, 1.0, units=["a", "c"]),
         drawn("fvd_2", ["a", "b"], 2.0, 1.0), drawn("sets_2", ["b", "c"], 1.0, 0.5),
-        drawn("keeping_1_2", ["c"], 3.0, 2.0), drawn("fvd_4", [*"abcd"], 8.0, 4.0), drawn("sets_4", [*"dcba"], 8.0, 4.0),
-        drawn("fvd_5", [*"abcde"], 90.0, 6.0),
+        drawn("keeping_1_2", ["c"], 3.0, 2.0), drawn("fvd_4", [*"abcd"], 8.0, 4.0),
+        drawn("sets_4", [*"dcba"], 8.0, 4.0), drawn("fvd_5", [*"abcde"], 90.0, 6.0),
     ]  # fmt: skip
     text = page(rows, planned_trials()[Budget.full], META)
     # Six sets but one twice: their orders agree throughout.
