@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of
+from leanmotion.evaluation.clip_scores import clip_scores, open_clip
+from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split, metrics_of, with_scores
 from leanmotion.evaluation.looks import Looks
 from leanmotion.features.embedding import embedded, open_extractor
 from leanmotion.features.feature_tables import FeatureSet
@@ -31,7 +32,7 @@ def main(
     settings = load_settings(params)
     record = TeacherRecord.read(teacher)
     facts = read_frame(units, "units").set_index("unit")
-    extractor = open_extractor(settings)
+    extractor, clip = open_extractor(settings), open_clip(settings.evaluation.clip, settings.extractor.batch)
     rows: list[dict[str, Any]] = []
     for split in ("select", "report"):
         read = FeatureSet([features / f"full/{split}_{seeds}.parquet" for seeds in "ab"])
@@ -49,10 +50,15 @@ def main(
         original = Arm("base", "original", ORIGINAL, 0, record.parameters, record.macs)
         first, *found = evaluate_split(read, original, arms, split, settings.evaluation)
         looks = Looks(find_clips(originals / f"{split}_b.parquet", seeds="b").frames, settings.evaluation.interval)
-        rows.append({**first, **looks.own})
+        of_split = [{**first, **looks.own}]
         for row in found:
             drawn = find_clips(videos / f"{row['round']}.parquet", variant=row["arm"], split=split)
-            rows.append({**row, **looks.beside(drawn.frames)})
+            of_split.append({**row, **looks.beside(drawn.frames)})
+        if clip is not None:
+            tables = {"base": clip_scores(originals / f"{split}_b.parquet", clip)}
+            tables |= {name: clip_scores(videos / f"{name}.parquet", clip) for name in settings.rounds}
+            of_split = with_scores(of_split, tables, settings.evaluation.interval)
+        rows += of_split
     meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1"}
     write_table(out, "evaluation", rows, meta=meta)
     write_metrics(metrics, metrics_of(rows, "select"))

@@ -94,6 +94,7 @@ class Run:
                         )  # fmt: skip
         self.table("units", "units", units)
         self.table("similarity", "similarity", similarity)
+        self._influence(units)
         meta = {
             "extractor": "sprites", "extractor_sha256": "0" * 64, "extractor_official": "false", "videos": str(CLIPS),
             "extractor_dimensions": "8", "frames": str(FRAMES), "criterion": "fvd", "interval": "0.9",
@@ -104,7 +105,7 @@ class Run:
              "score": float(i), **self.three("fvd", 0.37 + i * 1.7), **self.three("kvd", self.number()),
              **self.three("paired", self.number()), **self.three("motion", self.number()), "rank": i, "rank_low": i,
              "rank_high": i, "least_probability": 0.5, "tied": i < 2, "similarity": self.number(),
-             "similarity_block": self.number(), "similarity_attention": self.number()}
+             "similarity_block": self.number(), "similarity_attention": self.number(), "influence": self.number()}
             for i, block in enumerate(self.order)
         ]  # fmt: skip
         self.table("ranking", "ranking", ranking, **meta)
@@ -121,12 +122,26 @@ class Run:
             self.metrics / "ranking.json",
             {"extractor": "sprites", "null_fvd": 3.21, "split_half_tau": 0.7, "videos_to_settle": 40.0},
         )
-        weights = {"sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64}, "parameters": 1, "macs": 1}
+        criteria = [
+            {"criterion": name, "granularity": granularity, "units": len(self.blocks), "kendall": 0.5,
+             "kendall_low": 0.4, "kendall_high": 0.6, "macs": share * 1e6, "share": share}
+            for granularity, names in (("temporal_transformer", ("similarity", "influence", "macs", "fvd_half")),
+                                       ("attention", ("similarity", "influence")))
+            for name, share in zip(names, (0.02, 0.1, 0.0, 0.5), strict=False)
+        ]  # fmt: skip
+        self.table("criteria", "criteria", criteria)
+        whole = {name: sum(u[name] for u in units if u["unit"] == u["block"]) for name in ("parameters", "macs")}
+        weights = {
+            "sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64},
+            **{name: 3 * size for name, size in whole.items()},
+            **{f"motion_{name}": size for name, size in whole.items()},
+        }  # fmt: skip
         self.json(self.data / "teacher.json", weights)
         self.probes = [
             {"probe": f"{name}_{pick}_{count}", "granularity": granularity, "pick": pick, "count": count,
              "units": [block + end for block in self.blocks[:count]], "parameters": 100 * count, "macs": 9000 * count,
-             "fvd": fvd * count, "kvd": 0.1, **self.three("paired", 0.2), "motion": 0.3}
+             "videos": CLIPS, "similarity": None, "influence": None, "fvd": fvd * count, "kvd": 0.1,
+             **self.three("paired", 0.2), "motion": 0.3}
             for name, granularity, end, pick, counts, fvd in (
                 ("large", "temporal_transformer", "", "similar", (1, 3), 0.21),
                 ("large", "temporal_transformer", "", "random", (3,), 0.4),
@@ -136,6 +151,30 @@ class Run:
             for count in counts
         ]  # fmt: skip
         self.table("probes", "probes", self.probes)
+
+    def _influence(self, units: list[dict[str, Any]]) -> None:
+        """Changes along three directions, at two steps, for four prompts."""
+        influence, interaction = [], []
+        for granularity in ("temporal_transformer", "transformer_block", "attention"):
+            these = [unit for unit in units if unit["granularity"] == granularity]
+            for step, weight in ((0, 0.5), (1, 0.2)):
+                at = {"step": step, "timestep": 900.0 - step, "weight": weight}
+                changes = self.random.normal(size=(len(these), CLIPS, 3))
+                for i, unit in enumerate(these):
+                    for other, theirs in zip(these[: i + 1], changes, strict=False):
+                        values = (changes[i] * theirs).sum(axis=1)
+                        pair = {"unit": other["unit"], "other": unit["unit"], "granularity": granularity}
+                        interaction.append({**pair, **at, "value": values.mean(), "by_prompt": values.tolist()})
+                    mean = float(values.mean())
+                    labels = {name: unit[name] for name in ("unit", "block", "granularity")}
+                    influence.append({**labels, **at, "variance": 9.0, **self.three("change", mean),
+                                      "by_prompt": values.tolist()})  # fmt: skip
+        spent = {"steps": 10, "macs_step": 100, "macs_walk": 1000, "prompts": CLIPS}
+        for granularity in ("temporal_transformer", "transformer_block", "attention"):
+            spent |= {f"macs_{granularity}": 5000, f"drawn_{granularity}": 100_000}
+        meta = {name: str(value) for name, value in spent.items()}
+        self.table("influence", "influence", influence, **meta)
+        self.table("interaction", "interaction", interaction, **meta)
 
     def _timed(self, name: str, gone: int) -> dict[str, Any]:
         share = 0.5 * gone / len(self.blocks) * (1 + 0.1 * self.number())

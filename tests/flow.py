@@ -28,10 +28,10 @@ ARROWS = {
     "ranking": {"features", "influence", "model", "probing", "videos"},
     "evaluation": {"features", "ranking", "sprites"},
     "export": {"cost", "distillation", "model"},
-    "report": {"features", "model", "probing", "ranking", "videos"},
+    "report": {"features", "influence", "model", "probing", "ranking", "videos"},
     "sprites_training": {"features", "model", "sprites"},
-    "study": {"distillation", "evaluation", "features", "model", "probing", "videos"},
-    "commands": {"cost", "features", "model", "probing", "prompts", "report", "videos"},
+    "study": {"distillation", "evaluation", "features", "influence", "model", "probing", "ranking", "videos"},
+    "commands": {"cost", "features", "influence", "model", "probing", "prompts", "report", "videos"},
 }
 """Room -> rooms that it imports, beside `pipeline`. docs/architecture.md draws them."""
 

@@ -67,7 +67,9 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "probe": {"probing": {"best_sets", "similarity"}},
     "embed": {"videos": _STORING},
     "rank": {
-        "features": {"embedding", "extractors", "motion", "pinned", "sprites_reader"},
+        "features": {
+            "embedding", "extractors", "frame_batches", "motion", "pinned", "sprites_reader", "token_extractors"
+        },
         "influence": _CHANGES, "probing": {"similarity"}, "ranking": {"reranking"}, "videos": _STORING,
     },
     "clips": {"videos": {"listing"}},
@@ -79,17 +81,22 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "evaluation": {"confirmation", "selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"},
         "videos": _STORING, "ranking": _RANKING,
     },
-    "select": {"evaluation": {"confirmation", "evaluation", "looks"}, "ranking": {*_RANKING, "fvd", "resampling"}},
+    "select": {
+        "evaluation": {"clip_scores", "confirmation", "evaluation", "looks"},
+        "ranking": {*_RANKING, "fvd", "resampling"},
+    },
     "confirm": {
-        "evaluation": {"looks", "selection"}, "ranking": _RANKING, "sprites": {"renderer"},
+        "evaluation": {"clip_scores", "looks", "selection"}, "ranking": _RANKING, "sprites": {"renderer"},
         "videos": _STORING,
     },
     "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},
     "report": {
-        "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
-        "probing": {"best_sets", "probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"},
-        "report": {"gallery"},
+        "model": {
+            *_DRAWING, "adapter_files", "motion_state", "original_format", "teacher", "units", "weights"
+        },
+        "videos": _STORING, "influence": _CHANGES, "probing": {"probe_sets", "similarity"}, "report": {"gallery"},
+        "ranking": _RANKING - {"agreement", "criteria"},
     },
 }  # fmt: skip
 """Stage -> room -> modules there that it does not use: an edit of these reruns it for nothing."""

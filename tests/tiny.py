@@ -31,7 +31,7 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
         "clips": {"source": "sprites", "count": 4, "path": NONE, "captions": NONE},
         "rounds": {"r1": {"count": 1, "from": "base"}, "r3": {"count": 3, "from": "r1"}},
         "distillation": {"steps": 2, "batch": 2, "learning_rate": 0.001},
-        "evaluation": {"resamples": 20},
+        "evaluation": {"resamples": 20, "clip": NONE},
         "selection": {"rule": "excess", "allowance": 0.5},
         "report": {},
     }

@@ -82,6 +82,15 @@ def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
     goes back through its last steps. Students are lighter: an upper bound, as a total of the run is for each branch.
     """
     found = {stage: n * speed.clip_seconds for stage, n in clips_to_draw(settings).items()}
+    asked, blocks, steps = settings.influence, len(settings.teacher.blocks), settings.sampling.steps
+    # Four units a block, half a call each: what lies before a block is not computed again.
+    parts = min(asked.steps, steps) * (1 + 4 * blocks / 2) / steps
+    found["influence"] = asked.prompts * (1 + parts) * speed.clip_seconds
+    return found | {"distill": training_clips(settings) * speed.clip_seconds}
+
+
+def training_clips(settings: Settings) -> float:
+    """All training, in drawings of a clip that take as many calls of the UNet; see `seconds`."""
     how, steps = settings.distillation, settings.sampling.steps
     shown = 2 if settings.sampling.guidance > 1 else 1
     budgets = training_steps(settings)
@@ -93,8 +102,7 @@ def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
         # Trajectories under guidance show each clip with both prompts.
         clips = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else shown) / (steps * shown)
     # Validation draws before and after, the teacher once for all rounds.
-    clips += how.validation * (2 * len(budgets) + 1) if budgets else 0
-    return found | {"distill": clips * speed.clip_seconds}
+    return clips + (how.validation * (2 * len(budgets) + 1) if budgets else 0)
 
 
 def training_steps(settings: Settings) -> list[int]:

@@ -124,6 +124,32 @@ def macs_after(unet: nn.Module, *, frames: int, height: int, width: int, tokens:
     return {block: (counter.get_total_flops() - before) // 2 for block, before in found.items()}
 
 
+def frame_macs(vae: nn.Module, *, height: int, width: int) -> int:
+    """Multiply-accumulates of decoding one frame by a diffusers `AutoencoderKL`. Size in latents; as in `unet_macs`."""
+    decoder: Any = vae
+    weights = {name: tensor.to("meta") for name, tensor in (*vae.named_parameters(), *vae.named_buffers())}
+    counter = FlopCounterMode(display=False)
+    latents = torch.empty(
+        1, decoder.config.latent_channels, height, width, device="meta", dtype=next(vae.parameters()).dtype
+    )
+    with torch.no_grad(), counter:
+        torch.func.functional_call(_Decoder(vae), {f"vae.{name}": t for name, t in weights.items()}, (latents,))
+    return counter.get_total_flops() // 2
+
+
+class _Decoder(nn.Module):
+    """A VAE's decoder as what is called."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents to frames."""
+        vae: Any = self.vae
+        return vae.decode(latents, return_dict=False)[0]
+
+
 def _counted(
     unet: nn.Module, inputs: dict[str, torch.Tensor], counter: FlopCounterMode | None = None
 ) -> FlopCounterMode:

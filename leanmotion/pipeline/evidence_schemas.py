@@ -9,7 +9,8 @@ _OUTCOME = dict.fromkeys(
     (
         "excess", "excess_low", "excess_high", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "paired_low",
         "paired_high", "motion", "motion_low", "motion_high", "colour_accuracy", "shape_accuracy",
-        "motion_accuracy", "motion_accuracy_low", "motion_accuracy_high",
+        "motion_accuracy", "motion_accuracy_low", "motion_accuracy_high", "alignment", "alignment_low",
+        "alignment_high", "consistency", "consistency_low", "consistency_high",
     ),
     REAL,
 )  # fmt: skip
@@ -140,7 +141,8 @@ EVIDENCE: dict[str, pa.Schema] = {
         original_motion_accuracy_low=REAL,
         original_motion_accuracy_high=REAL,
     ),
-    # One row a trial of the study and arm. `units`: what was deleted; `steps`: of training over the whole way.
+    # One row a trial of the study and arm. `units`: what was deleted; `steps`: of training over the whole way, 0 where
+    # it was drawn only; `predicted`: damage by the matrix of interactions, of whole blocks.
     "study": schema(
         address=TEXT,
         question=TEXT,
@@ -156,6 +158,7 @@ EVIDENCE: dict[str, pa.Schema] = {
         macs_removed=INT,
         videos=INT,
         null=REAL,
+        predicted=REAL,
         **_OUTCOME,
         distance_before=REAL,
         distance_after=REAL,

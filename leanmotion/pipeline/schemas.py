@@ -115,6 +115,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         motion=pa.list_(pa.float32()),
         labels=TEXTS,
     ),
+    # Of the scratch store: what a CLIP model says of each clip of a video table.
+    "clip_scores": schema(variant=TEXT, split=TEXT, seeds=TEXT, index=INT, alignment=REAL, consistency=REAL),
     # What distillation trains on. `latents`: float32, [channels, frames, height, width], C order.
     "clips": schema(
         clip=INT,

@@ -1,7 +1,7 @@
 """params.yaml as typed models, one class a stage. Unknown keys are refused with the nearest known one."""
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -12,7 +12,7 @@ from leanmotion.pipeline.setting_rules import check_rounds, check_sections
 from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, RoundId, Seed, each_once
 from leanmotion.pipeline.setting_types import Section as _Model
 from leanmotion.pipeline.training_settings import Distillation, Round
-from leanmotion.pipeline.watched_paths import CaptionsPath, PromptsPath, VideosPath, WeightsPath
+from leanmotion.pipeline.watched_paths import CaptionsPath, ClipPath, PromptsPath, VideosPath, WeightsPath
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
@@ -131,7 +131,7 @@ class Probe(_Model):
 class Extractor(_Model):
     """What turns clips into the features that the Frechet distance is taken of."""
 
-    name: Literal["sprites", "i3d", "videomae"]
+    name: Literal["sprites", "i3d", "videomae", "vjepa2"]
     path: WeightsPath
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     batch: Count = 16
@@ -163,8 +163,9 @@ class Clips(_Model):
 
 
 class Evaluation(_Model):
-    """Resampling of the rounds' intervals."""
+    """Resampling of the rounds' intervals. `clip`: a CLIP model that is asked about prompts and frames besides."""
 
+    clip: ClipPath = "builtin/none"
     resamples: Annotated[int, Field(ge=20)]
     interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
     seed: Seed = 0
@@ -229,8 +230,16 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     Raises:
         LeanmotionError: Missing, not YAML, or a setting that is unknown, of a wrong type or out of range.
     """
-    path = Path(path)
+    return checked(read_params(Path(path)), path)
+
+
+def checked(raw: dict[str, Any], path: str | Path) -> Settings:
+    """The content of a params.yaml as settings. `path`: for the message.
+
+    Raises:
+        LeanmotionError: a setting that is unknown, of a wrong type or out of range.
+    """
     try:
-        return Settings.model_validate(read_params(path))
+        return Settings.model_validate(raw)
     except ValidationError as error:
         raise LeanmotionError(f"{path}: {first_problem(error, Settings)}") from error

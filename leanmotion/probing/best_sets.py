@@ -153,17 +153,17 @@ def _in_order(chain: Mapping[str, Link]) -> list[str]:
 def _supersets(matrix: np.ndarray, sets: Sets, same: Sets, before: int, size: int) -> Sets:
     """The best sets of a size that hold another set, of those of this size; grown from it where these are a beam's."""
     if len(sets.ids) == 1 << sets.units:
-        return best(same, (same.ids & before) == before, _CHAINS)
+        return same.at(best(same, (same.ids & before) == before, _CHAINS))
     grown = _grown(matrix, _BEAM, True, before)
-    return best(grown, grown.sums(np.ones(sets.units)) == size, _CHAINS)
+    return grown.at(best(grown, grown.sums(np.ones(sets.units)) == size, _CHAINS))
 
 
-def best(sets: Sets, allowed: Bool[np.ndarray, " sets"], count: int) -> Sets:
-    """The `count` least harmful of the allowed ones, least harm first; equal ones in the order of their numbers."""
+def best(sets: Sets, allowed: Bool[np.ndarray, " sets"], count: int) -> Int[np.ndarray, " some"]:
+    """Rows of the `count` least harmful of the allowed sets, least harm first."""
     rows = np.flatnonzero(allowed)
     if len(rows) > count:
         rows = rows[np.argpartition(sets.damage[rows], count - 1)[:count]]
-    return sets.at(rows[np.lexsort((sets.ids[rows].astype(np.float64), sets.damage[rows]))])
+    return rows[np.argsort(sets.damage[rows], kind="stable")]
 
 
 def front(saved: Float[np.ndarray, " sets"], damage: Float[np.ndarray, " sets"]) -> Int[np.ndarray, " some"]:

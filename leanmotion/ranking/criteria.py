@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leanmotion.pipeline.settings import Settings
-from leanmotion.ranking.ranking import Ranking
 from leanmotion.ranking.rounding import rounded
+
+if TYPE_CHECKING:
+    from leanmotion.ranking.ranking import Ranking
 
 BLOCKS = "temporal_transformer"
 HALF = "fvd_half"

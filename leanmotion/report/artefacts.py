@@ -34,6 +34,8 @@ class Artefacts:
     ranking: Frame
     pairs: Frame
     correlations: Frame
+    criteria: Frame
+    interaction: Frame
     probes: Frame
     similarity: Frame
     profile: Frame
@@ -107,6 +109,8 @@ def read_artefacts(settings: Settings, data: Path) -> Artefacts:
         ranking=ranking.to_pandas().sort_values("position", ignore_index=True),
         pairs=read("pairs"),
         correlations=read("correlations"),
+        criteria=read("criteria"),
+        interaction=read("interaction"),
         probes=read("probes"),
         similarity=read("similarity"),
         profile=read("profile").set_index("variant", drop=False),

@@ -126,7 +126,7 @@ def _accuracy(rows: Frame, floor: float | None) -> Markup:
 
 
 def _table(rows: Frame, caption: str) -> Table:
-    heads = rows["motion_accuracy"].notna().any()
+    heads, clip = (rows[name].notna().any() for name in ("motion_accuracy", "alignment"))
     out: list[list[Cell]] = []
     for row in rows.to_dict("records"):
         cells: list[Cell] = [
@@ -145,6 +145,8 @@ def _table(rows: Frame, caption: str) -> Table:
             ends = (row["motion_accuracy_low"], row["motion_accuracy_high"])
             cells.append(within(row["motion_accuracy"], *ends, percent))
             cells += [data(row[k], percent(row[k])) for k in ("colour_accuracy", "shape_accuracy")]
+        for name in ("alignment", "consistency") if clip else ():
+            cells.append(within(row[name], row[f"{name}_low"], row[f"{name}_high"]))
         cells += [
             data(row["macs"], amount(row["macs"])),
             data(row["parameters"], amount(row["parameters"])),
@@ -153,8 +155,8 @@ def _table(rows: Frame, caption: str) -> Table:
         out.append(cells)
     head = [
         "Round", "Blocks deleted", "FVD, other seeds", "Null", "Excess", "FVD, same seeds", "KVD", "Paired", "Motion",
-        "Sharpness", "Movement", *(["Motion read", "Colour read", "Shape read"] if heads else []), "MACs", "Parameters",
-        "Time, ms",
+        "Sharpness", "Movement", *(["Motion read", "Colour read", "Shape read"] if heads else []),
+        *(["Text alignment (CLIP)", "Frame consistency (CLIP)"] if clip else []), "MACs", "Parameters", "Time, ms",
     ]  # fmt: skip
     return Table(caption, head, out)
 
