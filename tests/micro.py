@@ -150,8 +150,11 @@ class Clone:
     def dvc(self, *words: str, env: Mapping[str, str] | None = None) -> str:
         return _checked(self.try_dvc(*words, env=env)).stdout
 
-    def try_dvc(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return warm.run(["-m", "dvc", *words], self.folder, env or self.env)
+    def try_dvc(
+        self, *words: str, env: Mapping[str, str] | None = None, known: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """`known`: to its stages, which then draw ahead."""
+        return warm.run(["-m", "dvc", *words], self.folder, env or self.env, apart=known)
 
     def commit(self, message: str) -> None:
         self.git("add", "-A")

@@ -1,7 +1,10 @@
 """The rules of the layout, and that dvc.yaml names what can change each stage's result."""
 
 import ast
+import importlib
+import operator
 import re
+import runpy
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -110,6 +113,15 @@ def idle(name: str) -> dict[str, set[str]]:
         if module not in used and room(module) in {room(other) for other in used}:
             found.setdefault(room(module), set()).add(module.stem)
     return found
+
+
+def test_time_is_counted_by_functions_that_there_are() -> None:
+    """benchmarks/time_by_kind.py knows them by name: renamed, one would be counted for the rest in silence."""
+    benchmark = runpy.run_path(str(ROOT / "benchmarks/time_by_kind.py"))
+    for name in (*benchmark["KINDS"], benchmark["COMMAND"].partition(".<locals>")[0]):
+        module, _, function = name.partition(":")
+        found = operator.attrgetter(function)(importlib.import_module(module))
+        assert f"{found.__module__}:{found.__qualname__}" == name
 
 
 @pytest.mark.parametrize("name", STAGES)

