@@ -27,10 +27,11 @@ ARROWS = {
     "ranking": {"features", "model", "probing", "videos"},
     "evaluation": {"features", "ranking", "sprites"},
     "export": {"cost", "distillation", "model"},
+    "checking": {"clips", "cost", "distillation", "evaluation", "export", "features", "model", "probing", "prompts"},
     "report": {"features", "model", "probing", "ranking", "videos"},
     "sprites_training": {"features", "model", "sprites"},
     "study": {"distillation", "evaluation", "features", "model", "probing", "videos"},
-    "commands": {"cost", "features", "model", "probing", "prompts", "report", "videos"},
+    "commands": {"checking", "model", "probing", "prompts", "report", "videos"},
 }
 """Room -> rooms that it imports, beside `pipeline`. docs/architecture.md draws them."""
 

@@ -51,14 +51,12 @@ def test_no_script_hides_another_module() -> None:
 
 _STORING = {"listing", "rendering", "store"}
 _TIMING = {"in_call", "latency", "timing"}
-_DRAWING = {"judged_sampling", "memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
+_PRUNED = {"judged_sampling", "pruned_adapter", "pruned_pipeline"}
+_DRAWING = {*_PRUNED, "memory", "removal", "requests", "sampler", "samplers", "variants"}
 _RANKING = {"agreement", "importance", "ranking", "reranking"}
 UNUSED: dict[str, dict[str, set[str]]] = {
-    "check": {
-        "cost": _TIMING, "model": {"judged_sampling", "pruned_adapter", "samplers", "student", "variants"},
-        "sprites": {"renderer"}, "videos": _STORING,
-    },
-    "inspect": {"cost": _TIMING, "model": {"judged_sampling", "pruned_adapter", "samplers", "variants"}},
+    "check": {"cost": _TIMING, "probing": {"similarity"}, "ranking": _RANKING, "videos": {"listing"}},
+    "inspect": {"cost": _TIMING, "model": {*_PRUNED, "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
     "similarity": {"probing": {"probe_sets"}},
     "profile": {"cost": {"inspection"}},
@@ -81,7 +79,10 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},
     "report": {
-        "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
+        "model": {
+            *_DRAWING, "adapter_files", "base_kinds", "motion_state", "original_format", "teacher", "units", "weights"
+        },
+        "videos": _STORING,
         "probing": {"probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"}, "report": {"gallery"},
     },
 }  # fmt: skip

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.file_kinds import file_kind
 
-_LAYOUTS = (("file", "caption"), ("videoid", "name", "page_dir"))
+LAYOUTS = (("file", "caption"), ("videoid", "name", "page_dir"))
 """Columns that are needed: ours, and WebVid's, whose video is `page_dir/videoid.mp4`."""
-_DELIMITERS = (",", "\t", ";")
+DELIMITERS = (",", "\t", ";")
 _MISSING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "na"}
 """How programs write that there is nothing."""
 _LONGEST = 1_000_000
@@ -173,8 +173,8 @@ def _whole(rows: Iterable[tuple[Row, bool]], exists: Exists) -> Iterator[Row]:
 
 def _header(path: Path, line: str) -> tuple[str, list[str]]:
     """The delimiter, by which one makes columns that are needed; and the names of all columns."""
-    found = [next(csv.reader([line], delimiter=delimiter), []) for delimiter in _DELIMITERS]
-    for delimiter, names in zip(_DELIMITERS, found, strict=True):
+    found = [next(csv.reader([line], delimiter=delimiter), []) for delimiter in DELIMITERS]
+    for delimiter, names in zip(DELIMITERS, found, strict=True):
         while names and not names[-1].strip():
             names.pop()
         if _layout(names):
@@ -185,7 +185,7 @@ def _header(path: Path, line: str) -> tuple[str, list[str]]:
 
 def _layout(names: Sequence[str]) -> tuple[str, ...] | None:
     known = {name.strip().casefold() for name in names}
-    return next((columns for columns in _LAYOUTS if set(columns) <= known), None)
+    return next((columns for columns in LAYOUTS if set(columns) <= known), None)
 
 
 def _columns(path: Path, names: Sequence[str]) -> dict[str, int]:

@@ -86,6 +86,18 @@ def folder_clips(
         yield Clip(row.caption, video, f"folder:{row.file}")
 
 
+def check_names(folder: str | Path, captions: str | Path) -> None:
+    """Refuse a captions file of which some row names what is outside the folder, wherever it stands.
+
+    Raises:
+        LeanmotionError: as said, or it is not to be read.
+    """
+    root = Path(folder)
+    for row in _rows(root, Path(captions)):
+        if not row.problem:
+            _relative(root, row.file, f"{captions}, row {row.number}")
+
+
 def inside(root: Path, name: str, where: str) -> Path:
     """The path of a file in a folder, by a name as people write it: with backslashes, accents composed or not.
 
@@ -94,21 +106,28 @@ def inside(root: Path, name: str, where: str) -> Path:
     Raises:
         LeanmotionError: the name is absolute and elsewhere, or climbs out with `..`.
     """
-    if PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts:
-        for base in (root.absolute(), root.resolve()):
-            with suppress(ValueError):
-                return base / PurePosixPath(name).relative_to(base)
-    # Also as Windows would read it: captions files travel.
-    climbs = ".." in PurePosixPath(name).parts or ".." in PureWindowsPath(name).parts
-    anchored = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
-    if not name or "\0" in name or climbs or anchored:
-        raise LeanmotionError(f"{where}: {name!r} is not inside {root}: name files relative to the folder")
+    name = _relative(root, name, where)
     spelt = [name, name.replace("\\", "/")]
     spelt += [unicodedata.normalize(form, spelt[1]) for form in ("NFC", "NFD")]
     spelt += [other.removeprefix(f"{root.name}/") for other in spelt if other.startswith(f"{root.name}/")]
     with suppress(OSError):  # a name that is too long: not a file, which the caller finds
         return next((root / other for other in spelt if (root / other).is_file()), root / name)
     return root / name
+
+
+def _relative(root: Path, name: str, where: str) -> str:
+    """A name relative to the folder, by the name alone: no file is looked at."""
+    parts = PurePosixPath(name).parts
+    if PurePosixPath(name).is_absolute() and ".." not in parts:
+        for base in (root.absolute(), root.resolve()):
+            with suppress(ValueError):
+                return PurePosixPath(name).relative_to(base).as_posix()
+    # Also as Windows would read it: captions files travel.
+    climbs = ".." in parts or ".." in PureWindowsPath(name).parts
+    anchored = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    if not name or "\0" in name or climbs or anchored:
+        raise LeanmotionError(f"{where}: {name!r} is not inside {root}: name files relative to the folder")
+    return name
 
 
 def _rows(root: Path, captions: Path) -> Iterator[Row]:

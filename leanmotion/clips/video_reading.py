@@ -1,6 +1,7 @@
 """A stretch of a video file as upright RGB frames of one size; what is damaged is refused, not concealed."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,8 +26,6 @@ Playlists and scripts (HLS, concat, ...) name other files and addresses.
 """
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """A decoder that finds damage stops, where it would else conceal it and go on."""
-_WHITE = (255, 255, 255)
-_ONE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,9 @@ def why_not(path: Path, error: BaseException) -> str:
     said = " ".join(str(error).split()) or type(error).__name__
     if not isinstance(error, FFmpegError):
         return said
-    kind = file_kind(path)
+    kind = None
+    with suppress(OSError):
+        kind = file_kind(path)
     if kind is not None:
         return f"is {kind.name}: {kind.mend or 'give a video'}"
     if isinstance(error, av.error.ArgumentError):
@@ -106,7 +107,7 @@ def _frames(path: Path, stream: _Stream) -> Iterator[tuple[Any, Fraction]]:
         with picture as animated:
             for number in range(getattr(animated, "n_frames", 1)):
                 animated.seek(number)
-                yield av.VideoFrame.from_image(_opaque(animated)), Fraction(1)
+                yield av.VideoFrame.from_image(animated.convert("RGBA")), Fraction(1)
         return
     with _open(path) as container:
         chosen = container.streams.video[stream.number]
@@ -136,12 +137,14 @@ def _webp(path: Path) -> Any:
     return Image.open(path, formats=["WEBP"])
 
 
-def _opaque(picture: Any) -> Any:
-    """On white, as FFmpeg has what is transparent in a GIF."""
-    from PIL import Image
-
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture).convert("RGB")
+def _opaque(frame: Any, size: dict[str, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """A frame scaled, as RGB; what is transparent is white, as FFmpeg has it in a GIF."""
+    clear = any(component.is_alpha for component in frame.format.components)
+    picture = frame.reformat(**size, format="rgba" if clear else "rgb24", interpolation="BICUBIC").to_ndarray()
+    if not clear:
+        return picture
+    share = picture[..., 3:].astype(np.float32) / 255
+    return (picture[..., :3] * share + 255 * (1 - share)).round().astype(np.uint8)
 
 
 def _crop(
@@ -155,7 +158,7 @@ def _crop(
     scale = max(height / tall, width / wide)
     h, w = max(height, round(tall * scale)), max(width, round(wide * scale))
     size = {"width": h, "height": w} if turned else {"width": w, "height": h}
-    picture = frame.reformat(**size, format="rgb24", interpolation="BICUBIC").to_ndarray()
+    picture = _opaque(frame, size)
     if turned:
         picture = picture.transpose(1, 0, 2)
     picture = picture[:: -1 if flipped else 1, :: -1 if mirrored else 1]

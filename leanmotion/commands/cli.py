@@ -33,34 +33,32 @@ def check(
 ) -> None:
     """Check settings, weight files and prompts; say what a whole run draws, stores and takes.
 
-    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages, weights and
-    extractor are opened, free disk is set beside what videos will take. With --measure one chunk of clips is drawn
+    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages; teacher,
+    extractor, prompts and captions are opened, and all is refused that a later stage would stop at by settings and
+    files alone; free disk is set beside what videos will take. With --measure one chunk of clips is drawn
     (after a first one to warm up), and time and memory of a whole run are worked out from it.
 
     \b
     leanmotion check
     leanmotion check --measure --params presets/animatediff-v1-5-2.yaml
     """
+    from leanmotion.checking.refusals import refuse
+    from leanmotion.checking.remarks import remarks
     from leanmotion.commands import estimate
     from leanmotion.commands.plan import check_flow
-    from leanmotion.cost.inspection import check_adapter
-    from leanmotion.features.embedding import open_extractor
-    from leanmotion.model.teacher import weight_files
     from leanmotion.pipeline.settings import load_settings
-    from leanmotion.pipeline.watched_paths import check_paths
-    from leanmotion.prompts.splits import load_prompts
 
     settings = load_settings(params)
-    check_paths(settings)
     stages = check_flow(settings)
-    files = weight_files(settings.teacher)
-    prompts = load_prompts(settings.prompts.source)
-    extractor = open_extractor(settings)
-    clips, blocks = sum(settings.split_counts.values()), check_adapter(settings)
+    opened = refuse(settings)
+    clips, extractor, files = sum(settings.split_counts.values()), opened.extractor, opened.files.values()
+    blocks = len(settings.teacher.blocks)
     print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
     print(f"dvc.yaml: {stages} stages and families of stages find their settings")
-    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files.values()))}")
-    print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
+    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files))}")
+    print(f"prompts: {len(opened.prompts)} different ones from {settings.prompts.source}")
+    for line in remarks(opened):
+        print(line)
     print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
     to_draw = estimate.clips_to_draw(settings)
     print(f"to draw: {sum(to_draw.values())} clips ({', '.join(f'{stage} {n}' for stage, n in to_draw.items())})")
@@ -70,7 +68,7 @@ def check(
     if not measure:
         print("time and memory: `leanmotion check --measure` draws one chunk to tell")
         return
-    speed = estimate.measure_speed(settings)
+    speed = estimate.measure_speed(settings, opened.pipeline)
     taken = estimate.seconds(settings, speed)
     print(f"memory: {estimate.size(speed.peak_bytes)} at peak while drawing, on {speed.device}")
     chunk = settings.sampling.chunk
@@ -78,6 +76,15 @@ def check(
     print(f"  drawing and training, all stages: about {estimate.duration(sum(taken.values()))}")
     for stage, value in taken.items():
         print(f"  {stage}: {estimate.duration(value)}")
+
+
+@app.command()
+@guarded
+def taken() -> None:
+    """Print, in Markdown, what is read, converted and refused of users' files: the table of docs/real-teachers.md."""
+    from leanmotion.checking.taken import table
+
+    print(table(), end="")
 
 
 @app.command()

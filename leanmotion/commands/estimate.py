@@ -47,8 +47,12 @@ def video_bytes(settings: Settings) -> tuple[int, int, int]:
     return raw, int(raw * low * COPIES), int(raw * high * COPIES)
 
 
-def measure_speed(settings: Settings) -> Speed:
+def measure_speed(settings: Settings, pipeline: Any = None) -> Speed:
     """Draw one chunk with the teacher, after a first one that is not timed.
+
+    Args:
+        settings: all settings.
+        pipeline: the teacher, where it is loaded already.
 
     Raises:
         LeanmotionError: weights that are missing, damaged or do not fit.
@@ -63,7 +67,7 @@ def measure_speed(settings: Settings) -> Speed:
 
     torch.set_num_threads(settings.sampling.threads)
     where = device()
-    sampler = Sampler(load_pipeline(settings.teacher), settings.sampling, where)
+    sampler = Sampler(pipeline or load_pipeline(settings.teacher), settings.sampling, where)
     prompts = load_prompts(settings.prompts.source)
     chunk = [Request(prompts[i % len(prompts)], settings.prompts.negative, i) for i in range(settings.sampling.chunk)]
     sampler(chunk[:1])

@@ -170,7 +170,10 @@ def noised(
         return noisy, alpha * noise - sigma * latents
     if prediction_type == "sample":
         return noisy, latents
-    raise LeanmotionError(f"scheduler: prediction_type {prediction_type!r} is not one that distillation knows")
+    raise LeanmotionError(
+        f"teacher.base: its scheduler's prediction_type is {prediction_type!r}: distillation knows epsilon, "
+        "v_prediction and sample: give another base"
+    )
 
 
 def task_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -7,12 +7,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
 from leanmotion.distillation.caption_states import CaptionEncoder
 from leanmotion.distillation.checkpoints import CheckpointStore
 from leanmotion.distillation.clip_source import ClipSource
 from leanmotion.distillation.kept_rounds import KeptRounds
-from leanmotion.distillation.losses import DistillationSettings
+from leanmotion.distillation.losses import DistillationSettings, noised
 from leanmotion.distillation.sampler_steps import Drawing
+from leanmotion.distillation.trainable import trained_patterns
 from leanmotion.distillation.training import distil
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.memory import recomputed
@@ -21,6 +25,7 @@ from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.model.sampler import make_scheduler
 from leanmotion.model.samplers import Networks
 from leanmotion.model.student import RoundPlan, Student
+from leanmotion.model.units import list_units
 from leanmotion.pipeline.code_address import code_address, library_versions
 from leanmotion.pipeline.digests import file_sha256, values_digest
 from leanmotion.pipeline.processes import device, ranks
@@ -172,6 +177,33 @@ def prune(unet: "UNetMotionModel", plan: RoundPlan) -> "UNetMotionModel":
     gone = set(removed_units(unet))
     remove_units(unet, [block for block in plan.removed if block not in gone])
     return unet
+
+
+def check_training(settings: Settings, scheduler: Any, model: nn.Module) -> None:
+    """Refuse, before any work, what the training of a round would stop at.
+
+    Args:
+        settings: All settings.
+        scheduler: The base's.
+        model: The whole motion adapter, or a UNet with it.
+
+    Raises:
+        LeanmotionError: Settings that do not go together, a part of the model that there is not, a scheduler that
+            validation or trajectories cannot draw with, or a kind of prediction that there is no target for.
+    """
+    import diffusers
+
+    for name in settings.rounds:
+        distillation_settings(settings, settings.steps_of(name))
+    trained_patterns(settings.distillation.trainable, list_units(model))
+    drawing_of(settings, scheduler)
+    nothing = torch.zeros(1, 1, 1, 1, 1)
+    noised(
+        nothing,
+        nothing,
+        nothing.flatten(),
+        diffusers.DDPMScheduler.from_config(scheduler.config).config.prediction_type,
+    )
 
 
 def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:

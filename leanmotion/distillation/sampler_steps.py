@@ -16,7 +16,7 @@ from leanmotion.errors import LeanmotionError
 
 Latents = Float[Tensor, "clips channels frames height width"]
 
-_ONE_STEP = ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "LCMScheduler")
+ONE_STEP = ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "LCMScheduler")
 """Schedulers whose step needs nothing of the steps before: clips at different steps can share a batch."""
 
 
@@ -37,7 +37,7 @@ class Drawing:
 
     def __init__(self, scheduler: Any, steps: int, guidance: float, negative: str = "") -> None:
         kind = type(scheduler).__name__
-        if kind not in _ONE_STEP:
+        if kind not in ONE_STEP:
             raise LeanmotionError(
                 f"sampling.scheduler: distillation cannot draw with a {kind}: choose ddim, euler or lcm, or set "
                 "distillation.inputs to clips and distillation.validation to 0"

@@ -7,7 +7,7 @@ For one split, with the original's videos under seeds a and b, and a student's u
   fvd, paired, motion: student b against original b, clip by clip with the same seeds: much sharper.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,11 +108,7 @@ def accuracies(rows: pd.DataFrame, interval: float) -> dict[str, float | None]:
     nothing: dict[str, float | None] = dict.fromkeys([*names, "motion_accuracy_low", "motion_accuracy_high"])
     if not len(rows["labels"].iloc[0]):
         return nothing
-    from leanmotion.sprites.world import parse_caption
-
-    try:
-        scenes = [parse_caption(caption) for caption in rows["prompt"]]
-    except ValueError:  # prompts of the user's own
+    if (scenes := scenes_of(rows["prompt"])) is None:
         return nothing
     right = np.array(
         [
@@ -123,6 +119,16 @@ def accuracies(rows: pd.DataFrame, interval: float) -> dict[str, float | None]:
     found: dict[str, float | None] = dict(zip(names, right.mean(axis=0).tolist(), strict=True))
     wilson = binomtest(int(right[:, -1].sum()), len(right)).proportion_ci(interval, method="wilson")
     return found | {"motion_accuracy_low": float(wilson.low), "motion_accuracy_high": float(wilson.high)}
+
+
+def scenes_of(prompts: Iterable[str]) -> list[Any] | None:
+    """What captions of the sprites' world ask for; None where one of them is a prompt of the user's own."""
+    from leanmotion.sprites.world import parse_caption
+
+    try:
+        return [parse_caption(caption) for caption in prompts]
+    except ValueError:
+        return None
 
 
 def metrics_of(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def select(rows: Sequence[RoundEvidence], rule: Rule, allowance: float, confiden
         raise LeanmotionError("selection: no rounds to choose from: list some under `rounds`")
     if rule == "knee":
         return _at_knee(rounds, rows, allowance)
+    check_rule(rule, all(row.accuracy is not None for row in rounds))
     if rule not in _MEASURES:
         raise LeanmotionError(f"params.yaml: selection.rule is {rule!r}: choose excess, fvd, accuracy or knee")
     name, worse, sign, text = _MEASURES[rule]
@@ -125,6 +126,23 @@ def select(rows: Sequence[RoundEvidence], rule: Rule, allowance: float, confiden
         else "No round went further: more deletion is untested."
     )
     return Selection(chosen.round, chosen.removed, rule, " ".join(words))
+
+
+def check_rule(rule: str, read: bool) -> None:
+    """Refuse a rule whose measure no round will have.
+
+    Args:
+        rule: the stop rule.
+        read: whether the extractor reads off clips what all prompts ask for.
+
+    Raises:
+        LeanmotionError: `accuracy` of clips that nobody can read.
+    """
+    if rule == "accuracy" and not read:
+        raise LeanmotionError(
+            "params.yaml: selection.rule accuracy needs prompts of the sprites' world, and extractor.name sprites, "
+            "which reads them off clips: choose another rule"
+        )
 
 
 def knee(saved: Sequence[float], damage: Sequence[float]) -> tuple[int, float]:

@@ -149,7 +149,7 @@ class I3DExtractor:
 
     def __init__(self, path: Path, sha256: str | None, batch: int, device: str) -> None:
         self.digest = checked_digest(path, sha256 or OFFICIAL_I3D)
-        self.official = self.digest == OFFICIAL_I3D
+        self.official, self._path = self.digest == OFFICIAL_I3D, path
         try:
             with warnings.catch_warnings():
                 # The field's file is TorchScript, whatever newer torch advises.
@@ -170,15 +170,32 @@ class I3DExtractor:
     def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
         """The 400 logits."""
         self.check_frames(*clips.shape[1:4])
-        out = _in_batches(clips, self._batch, self._device, lambda x: self.logits(_signed(x)))
-        if out.shape[1] != self.dimensions:
-            raise LeanmotionError(f"the i3d file gives {out.shape[1]} features a clip, not {self.dimensions}")
-        return out
+        return _in_batches(clips, self._batch, self._device, lambda x: self.logits(_signed(x)))
 
     def logits(self, frames: Tensor) -> Tensor:
-        """Logits `[clips, 400]` of float frames `[clips, frames, 3, height, width]` in [-1, 1]."""
+        """Logits `[clips, 400]` of float frames `[clips, frames, 3, height, width]` in [-1, 1].
+
+        Raises:
+            LeanmotionError: the file is of another network.
+        """
         x = _stretched(frames, I3D_SIZE).transpose(1, 2)
-        return self._model(x, rescale=False, resize=False, return_features=True)
+        wanted = f"logits [clips, {self.dimensions}] of clips [clips, 3, frames, height, width]"
+        try:
+            found = self._model(x, rescale=False, resize=False, return_features=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what a script raises, also of a call that it does not take
+            line = " ".join(str(error).split())[:150]
+            raise LeanmotionError(
+                f"extractor.path {self._path}: is no I3D as FVD takes it ({line}): it has to give {wanted}, called "
+                "with rescale, resize and return_features"
+            ) from error
+        if not isinstance(found, Tensor) or found.shape != (len(frames), self.dimensions):
+            gives = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise LeanmotionError(
+                f"extractor.path {self._path}: is no I3D as FVD takes it: gives {gives}, not {wanted}"
+            )
+        return found
 
 
 class VideoMAEExtractor:

@@ -206,14 +206,12 @@ def load_pruned_pipeline(
     Raises:
         LeanmotionError: adapter or base do not load or do not fit one another.
     """
-    judged = read_pruned_config(adapter).get("sampling")
+    judged = read_pruned_config(adapter).get("sampling", {})
+    from leanmotion.model.pruned_pipeline import AnimateDiffPipeline
+
     if isinstance(base, str | os.PathLike):
         base = _load_base(os.fspath(base), torch_dtype, pipeline_kwargs)
-    pipeline = pruned_pipeline(adapter, base)
-    if judged and as_judged:
-        from leanmotion.model.judged_sampling import AnimateDiffPipeline as JudgedPipeline
-
-        pipeline = JudgedPipeline.of(judged, **pipeline.components)
+    pipeline = AnimateDiffPipeline.of(pruned_pipeline(adapter, base), judged if as_judged else {})
     return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 
 

@@ -31,10 +31,17 @@ _STARTS = (
     (b"ffconcat", FileKind("a playlist, which names other files")),
 )
 _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body")
+_PAGE = FileKind("a web page", "download the file itself")
 _SAFETENSORS = FileKind("a safetensors file")
 _ZIP = FileKind("a zip archive, as torch writes them")
 _PICKLE = FileKind("a pickle")
 _TEXT = FileKind("a text")
+
+
+def kinds() -> list[str]:
+    """The names of all kinds that are known."""
+    told = (*(kind for _, kind in _STARTS), _EMPTY, _PAGE, _SAFETENSORS, _ZIP, _PICKLE, _TEXT)
+    return list(dict.fromkeys(kind.name for kind in told))
 
 
 def file_kind(path: str | Path) -> FileKind | None:
@@ -51,7 +58,7 @@ def file_kind(path: str | Path) -> FileKind | None:
         if start.startswith(magic):
             return kind
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGES):
-        return FileKind("a web page", "download the file itself")
+        return _PAGE
     if is_safetensors(start):
         return _SAFETENSORS
     if start.startswith(b"PK\x03\x04"):

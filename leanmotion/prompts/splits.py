@@ -75,6 +75,22 @@ def load_prompts(source: str) -> list[str]:
         raise LeanmotionError(
             f"prompts.source: {source} is the built-in {name!r}: name builtin/sprites-captions or a file"
         )
+    prompts = list(dict.fromkeys(line.strip() for line in _lines(source) if not line.startswith("#")))
+    if not prompts:
+        raise LeanmotionError(f"prompts.source: {source} holds no prompts: write one a line")
+    return prompts
+
+
+def count_comments(source: str) -> int:
+    """Lines of a prompt file that are left out, as they begin with `#`; 0 of a built-in.
+
+    Raises:
+        LeanmotionError: No such file, or not UTF-8.
+    """
+    return 0 if built_in(source) else sum(line.startswith("#") for line in _lines(source))
+
+
+def _lines(source: str) -> list[str]:
     try:
         lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
@@ -83,10 +99,7 @@ def load_prompts(source: str) -> list[str]:
         ) from None
     except (UnicodeDecodeError, OSError) as error:
         raise LeanmotionError(f"prompts.source: {source} is not a UTF-8 text file ({error})") from error
-    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
-    if not prompts:
-        raise LeanmotionError(f"prompts.source: {source} holds no prompts: write one a line")
-    return prompts
+    return [line for line in lines if line.strip()]
 
 
 def _sequence(prompts: Sequence[str], count: int, seed: int, split: str) -> list[str]:

@@ -202,14 +202,17 @@ def test_animated_pictures(kind: str, tmp_path: Path) -> None:
     assert is_like(read(tmp_path / f"a.{kind}"), pattern(4))
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["gif", "png", "webp"])
+def test_what_is_transparent_is_white(kind: str, tmp_path: Path) -> None:
     pictures = [Image.fromarray(frame).convert("RGBA") for frame in pattern(4)]
     for picture in pictures:
         picture.paste((0, 0, 0, 0), (48, 0, 96, 32))
-    pictures[0].save(tmp_path / "a.webp", save_all=True, append_images=pictures[1:], duration=125, lossless=True)
+    more: dict[str, Any] = {"lossless": True} if kind == "webp" else {"disposal": 2} if kind == "gif" else {}
+    path = tmp_path / f"a.{kind}"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=125, **more)
     wanted = pattern(4)
     wanted[:, :32, 48:] = 255
-    assert is_like(read(tmp_path / "a.webp"), wanted)
+    assert is_like(read(path), wanted)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.avi"])

@@ -292,6 +292,8 @@ def reached(*roots) -> set[Path]:
 
 
 NOT_DRAWING = {
+    "model/judged_sampling.py": "how an export was judged; students are drawn by the settings",
+    "model/pruned_pipeline.py": "the pipeline that users load; students are drawn with the stock one",
     "model/requests.py": "requests are in the address themselves; Variant, which is reached, stands there too",
     "model/student.py": "finds and verifies a student's folder; its weights and removed units are in the address",
     "videos/listing.py": "says what was drawn, to the terminal",
