@@ -55,7 +55,9 @@ _PRUNED = {"judged_sampling", "pruned_adapter", "pruned_pipeline"}
 _DRAWING = {*_PRUNED, "memory", "removal", "requests", "sampler", "samplers", "variants"}
 _RANKING = {"agreement", "importance", "ranking", "reranking"}
 UNUSED: dict[str, dict[str, set[str]]] = {
-    "check": {"cost": _TIMING, "probing": {"similarity"}, "ranking": _RANKING, "videos": {"listing"}},
+    "check": {
+        "checking": {"taken"}, "cost": _TIMING, "probing": {"similarity"}, "ranking": _RANKING, "videos": {"listing"},
+    },
     "inspect": {"cost": _TIMING, "model": {*_PRUNED, "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
     "similarity": {"probing": {"probe_sets"}},

@@ -107,7 +107,7 @@ def _frames(path: Path, stream: _Stream) -> Iterator[tuple[Any, Fraction]]:
         with picture as animated:
             for number in range(getattr(animated, "n_frames", 1)):
                 animated.seek(number)
-                yield av.VideoFrame.from_image(animated.convert("RGBA")), Fraction(1)
+                yield av.VideoFrame.from_ndarray(np.asarray(animated.convert("RGBA")), format="rgba"), Fraction(1)
         return
     with _open(path) as container:
         chosen = container.streams.video[stream.number]

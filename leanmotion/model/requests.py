@@ -74,4 +74,4 @@ def cut_remarks(what: str, prompts: Sequence[str], tokenizer: Any) -> list[str]:
     if not cut:
         return []
     said = f"{what}: {len(cut)} of {len(prompts)} cut at the {tokenizer.model_max_length} tokens that are read of one"
-    return [said + (f"; {same} are then the same as others" if same else "") + f". The first: {cut[0][:60]}..."]
+    return [said + (f"; {same} then the same as another" if same else "") + f". The first: {cut[0][:60]}..."]

@@ -35,9 +35,9 @@ def encode(path: Path, frames: np.ndarray, codec: str = "libx264", **how: Any) -
     return path
 
 
-def add(container: Any, frames: np.ndarray, codec: str, pixels: str = "yuv420p", **how: Any) -> Any:
+def add(into: Any, frames: np.ndarray, codec: str, pixels: str = "yuv420p", **how: Any) -> Any:
     """A stream for frames of this size; all streams are added before the first is filled."""
-    stream = container.add_stream(codec, rate=8)
+    stream = into.add_stream(codec, rate=how.get("rate", 8))
     stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pixels
     stream.options = how.get("options", {})
     if "gop" in how:
@@ -182,7 +182,7 @@ def test_sound_before_the_pictures_does_not_matter(tmp_path: Path) -> None:
 KINDS: dict[str, dict[str, Any]] = {
     "a.mp4": {}, "a.MOV": {}, "a.ts": {}, "a.avi": {"codec": "mpeg4"}, "a.wmv": {"codec": "wmv2"},
     "a.webm": {"codec": "libvpx-vp9"}, "a.flv": {"codec": "flv1"}, "a.mpg": {"codec": "mpeg2video"},
-    "a.mxf": {"codec": "mpeg2video"}, "a.y4m": {"codec": "rawvideo", "container": "yuv4mpegpipe"},
+    "a.mxf": {"codec": "mpeg2video", "rate": 25}, "a.y4m": {"codec": "rawvideo", "container": "yuv4mpegpipe"},
     "a.h264": {"container": "h264"}, "a.m2v": {"codec": "mpeg2video", "container": "mpeg2video"},
     "a.mkv": {"codec": "ffv1", "pixels": "bgr0"}, "b.mkv": {"codec": "ffv1", "pixels": "yuv420p10le"},
     "a.nut": {"codec": "ffv1", "pixels": "bgr0"}, "b.mov": {"codec": "mjpeg", "pixels": "yuvj420p"},
@@ -217,23 +217,25 @@ def test_what_is_transparent_is_white(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.ts", "a.avi"])
 def test_damage_is_not_concealed(name: str, tmp_path: Path) -> None:
-    """Wherever a decoder notices it: a stretch before the damage comes back as it was, no other does."""
+    """Wherever a decoder notices it: a stretch before the damage comes back as it was, no other does.
+
+    Which one a seed finds may be another than before, as packets are missing.
+    """
     noise = np.random.default_rng(0).integers(0, 255, (8, 12, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     moving = np.stack([np.roll(noise, 3 * i, 1) for i in range(24)])
     path = encode(tmp_path / name, moving, **{k: v for k, v in KINDS[name].items() if k == "codec"})
-    intact = {seed: read(path, seed=seed) for seed in range(8)}
+    whole = read(path, frames=24)
+    intact = {whole[start : start + 4].tobytes() for start in range(21)}
     content = bytearray(path.read_bytes())
     place = len(content) * 3 // 4
     content[place : place + 400] = np.random.default_rng(1).bytes(400)
     path.write_bytes(content)
     refused = 0
-    for seed, wanted in intact.items():
+    for seed in range(8):
         try:
-            found = read(path, seed=seed)
+            assert read(path, seed=seed).tobytes() in intact
         except (ValueError, av.error.FFmpegError):
             refused += 1
-        else:
-            assert np.array_equal(found, wanted)
     assert refused and skipped(path, frames=24)
 
 
