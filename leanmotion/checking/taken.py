@@ -54,7 +54,7 @@ def _bases() -> Iterator[Taken]:
     for plain in PLAIN:
         told.setdefault(plain.otherwise, []).append(f"`{plain.setting}`")
     for otherwise, settings in told.items():
-        yield Taken(name, f"a UNet: {otherwise}", "refused", ", ".join(settings))
+        yield Taken(name, f"a UNet that {otherwise}", "refused", ", ".join(settings))
     known = ", ".join(f"`{kind}`" for names in BLOCKS.values() for kind in names)
     yield Taken(name, "a UNet with other blocks", "refused", f"known: {known}")
     yield Taken(name, "a folder that AnimateDiffPipeline saved (a `UNetMotionModel`)", "refused")

@@ -7,7 +7,14 @@ from leanmotion.cost.macs import unet_macs
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.model.removal import without_units
 from leanmotion.model.sampler import latent_shape
-from leanmotion.model.teacher import TeacherRecord, fingerprint, load_motion_adapter, load_pipeline, revisions
+from leanmotion.model.teacher import (
+    TeacherRecord,
+    check_configs,
+    fingerprint,
+    load_motion_adapter,
+    load_pipeline,
+    revisions,
+)
 from leanmotion.model.units import block_ids, list_units, parameters
 from leanmotion.pipeline.settings import Settings
 
@@ -91,12 +98,13 @@ def check_pipeline(settings: Settings, pipeline: Any) -> dict[str, int]:
 
 
 def check_adapter(settings: Settings, adapter: Any = None) -> int:
-    """Check the settings against the adapter alone, which is quickly read; returns its number of motion blocks.
+    """Check the settings against adapter and base by what is quickly read; returns the number of motion blocks.
 
     Raises:
-        LeanmotionError: An adapter that does not load, other blocks than `teacher.blocks`, or more frames than its
-            positions.
+        LeanmotionError: An adapter that does not load, other blocks than `teacher.blocks`, more frames than its
+            positions; or a base of another kind.
     """
+    check_configs(settings.teacher)
     adapter = adapter or load_motion_adapter(settings.teacher)
     found = block_ids(adapter)
     _check_blocks(settings.teacher.blocks, found)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.base_kinds import refuse_other_unets
+from leanmotion.model.base_kinds import refuse_other_configs, refuse_other_unets
 from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, base_variant, commit_of, locate
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import read_record, write_record
@@ -126,6 +126,17 @@ def check_dtype(teacher: Teacher, record: TeacherRecord) -> None:
         raise LeanmotionError(
             f"teacher.dtype is {teacher.dtype}, data/teacher.json records {record.dtype}: `dvc repro inspect`"
         )
+
+
+def check_configs(teacher: Teacher) -> None:
+    """Refuse a base of another kind by the config files of its folder.
+
+    Raises:
+        LeanmotionError: As said.
+    """
+    place = locate(teacher.base, role="base")
+    if place.is_dir():
+        refuse_other_configs(place, f"teacher.base: {teacher.base}")
 
 
 def load_base(teacher: Teacher) -> "StableDiffusionPipeline":

@@ -56,9 +56,10 @@ def place(teacher_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def settings_of(place: SimpleNamespace, **sections: Any) -> Settings:
-    extractor = sections.pop("extractor", {})
-    params = tiny_params(place, ROOT / "data/extractor", **sections)
-    return Settings.model_validate({**params, "extractor": params["extractor"] | extractor})
+    params = tiny_params(place, ROOT / "data/extractor")
+    for name, changes in sections.items():
+        params[name] = {**params[name], **changes}
+    return Settings.model_validate(params)
 
 
 def refused(call: Callable[[], Any], *said: str) -> None:
@@ -217,7 +218,7 @@ CASES: dict[str, tuple[Callable[[Any], Any] | None, dict[str, Any], tuple[str, .
         lambda p: (p.base / "unet/diffusion_pytorch_model.safetensors").unlink(), {}, ("teacher.base",), None,
     ),
     "a base without a tokenizer": (
-        lambda p: edit_json(p.base / "model_index.json", tokenizer=[None, None]), {}, ("tokenizer",), None,
+        lambda p: edit_json(p.base / "model_index.json", tokenizer=[None, None]), {}, ("does not load",), None,
     ),
     "a prompt file that holds none": (
         lambda p: (p.folder / "p.txt").write_text("# a\n"), {"prompts": {"source": "p.txt"}}, ("no prompts",), None,
