@@ -2,14 +2,17 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jaxtyping
 import pytest
 import torch
 from committed import embedded_project
+from filelock import FileLock
 from models import TEXT_WIDTH, make_adapter, make_unet2d, seeded, write_teacher
 from surroundings import settle
 
@@ -97,6 +100,28 @@ def unet_inputs(make_inputs):
 def embedded(tmp_path_factory) -> Path:
     """The folder of a project on the embedded default, written once a session: do not change."""
     return embedded_project(tmp_path_factory.mktemp("embedded"))
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Any) -> Path:
+    """A folder with `clone`, a micro project after a whole `dvc repro`, committed, and with what its stages `noted`.
+
+    Made once for all processes that run the tests: do not change, copy.
+    """
+    from micro import Clone
+    from tiny import BLOCKS
+
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "micro"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            made = Path(tempfile.mkdtemp(dir=folder.parent))
+            clone = Clone.new(made / "clone", teacher_folder(levels=2, layers=1))
+            ran = clone.repro(env=clone.noted(made / "noted"))
+            assert {"check", "inspect", "rank", "distill@r4", "report", *(f"ablate@{b}" for b in BLOCKS)} <= ran
+            clone.commit("first run")
+            made.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from committed import ROOT, embedded_project
 
@@ -20,8 +20,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, stage: str, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / f"stages/{stage}.py"), *words]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    return warm.run([str(ROOT / f"stages/{stage}.py"), *words], project, environment)
 
 
 def refused(done: subprocess.CompletedProcess[str], *parts: str) -> None:

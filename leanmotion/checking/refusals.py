@@ -11,6 +11,7 @@ import numpy as np
 from leanmotion.clips.sources import check_folder, check_shape
 from leanmotion.cost.inspection import check_adapter, check_pipeline, checked_fingerprint
 from leanmotion.distillation.rounds import check_training
+from leanmotion.evaluation.clip_scores import open_clip
 from leanmotion.evaluation.evaluation import scenes_of
 from leanmotion.evaluation.selection import check_rule
 from leanmotion.export.export import check_place
@@ -52,6 +53,11 @@ class Opened:
     def prompts(self) -> list[str]:
         """All prompts."""
         return load_prompts(self.settings.prompts.source)
+
+    @cached_property
+    def confirming(self) -> list[str]:
+        """Prompts that the choice is confirmed on."""
+        return load_prompts(self.settings.prompts.confirm_source, "prompts.confirm_source")
 
     @cached_property
     def adapter(self) -> "MotionAdapter":
@@ -102,17 +108,23 @@ def _one_clip(opened: Opened) -> None:
     opened.extractor.features(clip)
 
 
+def _clip_model(opened: Opened) -> None:
+    open_clip(opened.settings.evaluation.clip, opened.settings.extractor.batch)
+
+
 REFUSALS = (
     Refusal("inspect", check_paths, lambda opened: check_paths(opened.settings)),
     Refusal("clips", check_shape, lambda opened: check_shape(opened.settings)),
     Refusal("export", check_place, lambda opened: check_place(opened.export)),
     Refusal("inspect", weight_files, lambda opened: opened.files),
     Refusal("prompts", load_prompts, lambda opened: opened.prompts),
+    Refusal("prompts", load_prompts, lambda opened: opened.confirming),
     Refusal("select", check_rule, _rule),
     Refusal("inspect", check_adapter, lambda opened: check_adapter(opened.settings, opened.adapter)),
     Refusal("probe", check_counts, _probes),
     Refusal("clips", check_folder, lambda opened: check_folder(opened.settings)),
     Refusal("embed", open_extractor, _one_clip),
+    Refusal("evaluate", open_clip, _clip_model),
     Refusal(
         "generate", working_scheduler, lambda opened: working_scheduler(opened.base.scheduler, opened.settings.sampling)
     ),

@@ -9,7 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from jaxtyping import UInt8
@@ -79,7 +79,7 @@ def why_not(path: Path, error: BaseException) -> str:
         kind = file_kind(path)
     if kind is not None:
         return f"is {kind.name}: {kind.mend or 'give a video'}"
-    if isinstance(error, av.error.ArgumentError):
+    if isinstance(error, ArgumentError):
         return "is of no container that is read here"
     return f"is damaged, or no video ({error.strerror or said})"
 

@@ -30,17 +30,20 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 def check(
     params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
     measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
+    tflops: Annotated[float, typer.Option(min=0, help="count a whole run, at so many TFLOP/s achieved")] = 0.0,
 ) -> None:
     """Check settings, weight files and prompts; say what a whole run draws, stores and takes.
 
     Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages; teacher,
     extractor, prompts and captions are opened, and all is refused that a later stage would stop at by settings and
     files alone; free disk is set beside what videos will take. With --measure one chunk of clips is drawn
-    (after a first one to warm up), and time and memory of a whole run are worked out from it.
+    (after a first one to warm up), and time and memory of a whole run are worked out from it. With --tflops the
+    arithmetic is counted instead, on no data: for a card that is not here.
 
     \b
     leanmotion check
     leanmotion check --measure --params presets/animatediff-v1-5-2.yaml
+    leanmotion check --tflops 60 --params presets/animatediff-v1-5-2-evening.yaml
     """
     from leanmotion.checking.refusals import refuse
     from leanmotion.checking.remarks import remarks
@@ -51,12 +54,16 @@ def check(
     settings = load_settings(params)
     stages = check_flow(settings)
     opened = refuse(settings)
-    clips, extractor, files = sum(settings.split_counts.values()), opened.extractor, opened.files.values()
+    prompts, extractor, files = opened.prompts, opened.extractor, opened.files.values()
+    clips = sum(settings.split_counts.values()) + settings.prompts.confirm * settings.prompts.select
     blocks = len(settings.teacher.blocks)
     print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
     print(f"dvc.yaml: {stages} stages and families of stages find their settings")
     print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files))}")
-    print(f"prompts: {len(opened.prompts)} different ones from {settings.prompts.source}")
+    print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
+    new = len(set(opened.confirming) - set(prompts))
+    others, source = len(opened.confirming), settings.prompts.confirm_source
+    print(f"prompts that confirm: {others} from {source}, {new} of them nowhere else")
     for line in remarks(opened):
         print(line)
     print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
@@ -65,6 +72,10 @@ def check(
     raw, low, high = (estimate.size(n) for n in estimate.video_bytes(settings))
     free = estimate.size(shutil.disk_usage(Path.cwd()).free)
     print(f"disk: {raw} of raw frames, {low} to {high} as stored twice (chunks, DVC cache); {free} are free")
+    if tflops:
+        from leanmotion.commands.counted import counted_lines
+
+        print("\n".join(counted_lines(settings, tflops)))
     if not measure:
         print("time and memory: `leanmotion check --measure` draws one chunk to tell")
         return
@@ -101,6 +112,47 @@ def plan() -> None:
 
     load_settings()  # what would run under wrong settings is their error, in one line
     print("\n".join(lines(ask())))
+
+
+@app.command("solve")
+@guarded
+def solve_command(
+    latency: Annotated[str, typer.Option(help="how much measured time may be left, as 70%")] = "",
+    macs: Annotated[str, typer.Option(help="likewise of multiply-accumulates")] = "",
+    parameters: Annotated[str, typer.Option(help="likewise of parameters")] = "",
+    blocks: Annotated[int | None, typer.Option(help="how many go")] = None,
+    of: Annotated[str, typer.Option(help="what budgets are shares of: call, the whole UNet's, or motion")] = "call",
+    granularity: Annotated[str, typer.Option(help="of what is deleted")] = "temporal_transformer",
+    best: Annotated[int, typer.Option(min=1, help="sets to print")] = 5,
+    pareto: Annotated[Path | None, typer.Option(help="a CSV file for the front: damage against what is saved")] = None,
+    write: Annotated[str, typer.Option(help="put the best set into the settings, as a round of this name")] = "",
+    measure: Annotated[bool, typer.Option(help="time the best set on this machine, beside what is foretold")] = False,
+    params: Annotated[Path, typer.Option(help="the settings")] = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="the folder of artefacts")] = Path("data"),
+) -> None:
+    """Find the sets of least predicted damage that keep to a budget, by the last run's influence and profile.
+
+    \b
+    leanmotion solve --latency 70%
+    leanmotion solve --blocks 14 --pareto front.csv
+    leanmotion solve --macs 85% --write lean && dvc repro
+    """
+    from leanmotion.commands import solve
+    from leanmotion.pipeline import terminal
+
+    asked = {name: text for name, text in (("latency", latency), ("macs", macs), ("parameters", parameters)) if text}
+    budgets = {name: solve.share_of(text, name) for name, text in asked.items()}
+    problem = solve.read_problem(data, granularity, of)
+    rows = solve.rows_of(problem, solve.solve(problem, budgets, blocks, best))
+    terminal.show(f"least predicted damage, shares of {of}", *solve.table_of(problem, rows))
+    if pareto is not None:
+        axis = next(iter(budgets or problem.saved))
+        print(f"{pareto}: {solve.write_front(problem, axis, pareto)} sets that none beats in {axis} and damage")
+    if write:
+        solve.write_round(params, write, granularity, rows[0]["removed"])
+        print(f"{params}: rounds.{write} deletes the first of these: `dvc repro`")
+    if measure:
+        print(solve.time_set(params, data, granularity, rows[0]))
 
 
 @app.command("sweep")

@@ -208,13 +208,13 @@ def load_pipeline(
     refuse_other_unets(base, what)
     _check_fit(base.unet.config, adapter.config, teacher)
     try:
-        unet = UNetMotionModel.from_unet2d(base.unet, adapter)
+        unet: Any = UNetMotionModel.from_unet2d(base.unet, adapter)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # of a kind that we have not met
         raise LeanmotionError(f"{what}: no motion UNet can be made of its UNet ({_line(error)})") from error
     spatial = {key for key in unet.state_dict() if ".motion_modules." not in key}
     if odd := spatial ^ set(base.unet.state_dict()):
         raise LeanmotionError(f"{what}: {min(odd)} of its UNet has no place in a motion UNet, or none to come from")
-    unet.to(base.unet.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    unet.to(base.unet.dtype)
     return AnimateDiffPipeline(
         vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,  # pyright: ignore[reportArgumentType]
         scheduler=base.scheduler,

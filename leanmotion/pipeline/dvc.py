@@ -59,12 +59,12 @@ def will_run(stages: Sequence[str], own: str, root: Path = Path()) -> list[str]:
     Sure is what DVC itself calls out of date, what the command's targets cover, and what hangs on nothing that is out
     of date. None where no DVC runs this process, or where its command line or its answers cannot be read.
     """
-    if (command := running_command()) is None or (covered := _covered(stages, command, root)) is None:
+    if (command := running_command()) is None or not (covered := set(_covered(stages, command, root) or ()) - {own}):
         return []
     try:
         drawn = ask(root, "dag", "--dot")
         graph, known = edges(drawn), set(re.findall(r'^"(.+?)";$', drawn, re.MULTILINE))
-        before = {stage: _upstream(stage, graph) for stage in covered if stage in known - {own}}
+        before = {stage: _upstream(stage, graph) for stage in stages if stage in known & covered}
         # What runs now, DVC says nothing of; what hangs on it will read something else.
         before = {stage: upstream for stage, upstream in before.items() if own not in upstream}
         asked = sorted({*before, *(one for upstream in before.values() for one in upstream)})

@@ -39,6 +39,9 @@ WeightsPath = Annotated[
 ]
 PromptsPath = Annotated[str, Watched("a text file, one prompt a line, or builtin/sprites-captions")]
 VideosPath = Annotated[str, BeforeValidator(_no_null), Watched("the folder of videos, or builtin/none")]
+ClipPath = Annotated[
+    str, BeforeValidator(_no_null), Watched("the folder of a CLIP model, a pin of one on the hub, or builtin/none")
+]
 CaptionsPath = Annotated[str, BeforeValidator(_no_null), Watched("the captions file, or builtin/none")]
 
 SPRITES_CAPTIONS = "sprites captions"

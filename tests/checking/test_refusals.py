@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import inspect
 import json
@@ -28,12 +29,13 @@ from leanmotion.checking.refusals import REFUSALS, refuse
 from leanmotion.clips.sources import check_shape
 from leanmotion.clips.video_folder import folder_clips
 from leanmotion.cost.inspection import inspect_teacher
-from leanmotion.distillation.rounds import distillation_settings, drawing_of
+from leanmotion.distillation.rounds import drawing_of, how_trained
 from leanmotion.distillation.trainable import trained_parameters
 from leanmotion.errors import LeanmotionError
 from leanmotion.evaluation.selection import RoundEvidence, select
 from leanmotion.model.base_kinds import BLOCKS, PLAIN
 from leanmotion.model.sampler import Sampler
+from leanmotion.model.student import RoundPlan, Student
 from leanmotion.model.teacher import load_base, load_pipeline
 from leanmotion.pipeline.code_address import definitions
 from leanmotion.pipeline.digests import file_sha256
@@ -42,6 +44,7 @@ from leanmotion.probing.probe_sets import probes_of
 from leanmotion.videos.codec import encode
 
 ROOT = PACKAGE.parent
+NOBODY = Student(Path(), "base", "", ())
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def deeper_vae(place: SimpleNamespace) -> None:
     """A VAE of five levels: of 16 pixels it makes one."""
     from diffusers import AutoencoderKL
 
-    config = dict(AutoencoderKL.load_config(place.base / "vae"))
+    config: Any = AutoencoderKL.load_config(place.base / "vae")
     kinds = {"down_block_types": ["DownEncoderBlock2D"] * 5, "up_block_types": ["UpDecoderBlock2D"] * 5}
     made: Any = AutoencoderKL.from_config({**config, **kinds, "block_out_channels": [8] * 5})
     made.save_pretrained(place.base / "vae")
@@ -127,11 +130,11 @@ I3D = "x, rescale: bool = False, resize: bool = False, return_features: bool = T
 CASES: dict[str, tuple[Callable[[Any], Any] | None, dict[str, Any], tuple[str, ...], Callable[..., Any] | None]] = {
     "a batch that accumulate does not divide": (
         None, {"distillation": {"batch": 8, "accumulate": 3}}, ("distillation", "accumulate must divide batch"),
-        lambda s: distillation_settings(s),
+        lambda s: how_trained(s, RoundPlan("r1", NOBODY, (), 2)),
     ),
     "no loss at all": (
         None, {"distillation": {"output_weight": 0.0, "feature_weight": 0.0}}, ("one above 0",),
-        lambda s: distillation_settings(s),
+        lambda s: how_trained(s, RoundPlan("r1", NOBODY, (), 2)),
     ),
     "validation under a scheduler with a memory": (
         lambda p: with_scheduler(p, "DPMSolverMultistepScheduler"), {"distillation": {"validation": 4}},
@@ -165,7 +168,7 @@ CASES: dict[str, tuple[Callable[[Any], Any] | None, dict[str, Any], tuple[str, .
     "accuracy that nobody reads": (
         lambda p: (p.folder / "p.txt").write_text("a cat\n"),
         {"prompts": {"source": "p.txt"}, "selection": {"rule": "accuracy"}}, ("selection.rule accuracy",),
-        lambda s: select([RoundEvidence("r1", 1, None, *[0.0] * 4, None, None)], "accuracy", 0.5),
+        lambda s: select([unread()], "accuracy", 0.5),
     ),
     "more attentions than there are": (
         None, {"probe": {"sets": {"a": {"granularity": "attention", "counts": [1], "single": 15}}}},
@@ -238,6 +241,12 @@ CASES: dict[str, tuple[Callable[[Any], Any] | None, dict[str, Any], tuple[str, .
         ("data/export", "a link"), None,
     ),
 }  # fmt: skip
+
+
+def unread() -> RoundEvidence:
+    """A round whose clips nobody has read."""
+    told = {field.name: 0.0 for field in dataclasses.fields(RoundEvidence)}
+    return RoundEvidence(**{**told, "round": "r1", "removed": 1, "accuracy": None})  # pyright: ignore
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -323,28 +332,40 @@ CALL = "a word of the command line, or a call from Python"
 HERE = "the environment: ranks, devices, locks, DVC"
 CODE = "our own source, or installed packages"
 SCHEMA = "params.yaml's schema refuses it before"
+SAME = "another function, which the list reaches, refuses the same before"
 ELSEWHERE: dict[str, dict[str, str]] = {
     "clips.latents": {"write_clips": OUTCOME},
     "commands.cli": {"generate": CALL, "show": CALL},
     "commands.drawing": {"draw_clips": CALL, "sampling_of": CALL},
     "commands.plan": {"check_flow": CODE},
-    "commands.readme": {"read_results": STAGE, "replaced": CALL},
+    "commands.readme": {"replaced": CALL},
+    "commands.readme_results": {"read_results": STAGE},
+    "commands.solve": {"read_problem": STAGE, "share_of": CALL, "solve": CALL, "write_round": CALL, "time_set": CALL},
     "commands.sweep": {"pending": STAGE, "sweep_together": HERE},
     "cost.in_call": {"Watched": OUTCOME},
     "cost.latency": {"_timed": OUTCOME},
     "distillation.checkpoints": {"CheckpointStore": STAGE},
     "distillation.clip_source": {"ClipSource": STAGE},
     "distillation.kept_rounds": {"KeptRounds": STAGE},
-    "distillation.rounds": {"train_round": OUTCOME, "_named": OUTCOME},
+    "distillation.losses": {"v_weights": SAME},
+    "distillation.rounds": {"_named": OUTCOME},
+    "distillation.setup": {"shares_of": HERE},
+    "distillation.teacher_clips": {"TeacherClips": OUTCOME},
     "distillation.trainable": {"trained_parameters": CALL},
-    "distillation.training": {"distil": OUTCOME},
+    "distillation.training": {"distil": OUTCOME, "_distance": OUTCOME},
     "distillation.training_inputs": {"CaptionedLatents": CALL},
+    "evaluation.confirmation": {"confirm": STAGE, "_distances": OUTCOME},
     "evaluation.evaluation": {"evaluate_split": OUTCOME},
+    "evaluation.looks": {"sharpness": SCHEMA, "movement": SAME},
     "evaluation.selection": {"select": SCHEMA, "_at_knee": STAGE, "_value": STAGE},
     "export.export": {"_check_cost": OUTCOME, "_check_forms": OUTCOME},
     "features.embedding": {"_rows": OUTCOME},
     "features.feature_tables": {"FeatureSet": STAGE},
     "features.video_tables": {"find_clips": STAGE, "require_pairs": STAGE},
+    "influence.output_changes": {"_require_finite": OUTCOME},
+    "influence.partial_calls": {"PartialCalls": OUTCOME},
+    "influence.parts": {"_read": STAGE},
+    "influence.step_weights": {"answer": SAME},
     "model.judged_sampling": {"judged_scheduler": CALL},
     "model.memory": {"place": HERE, "recomputed": HERE},
     "model.original_format": {"write_original": CALL},
@@ -353,7 +374,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "model.removal": {"_checked": CALL, "_layer_normed": CALL},
     "model.sampler": {"_require_finite": OUTCOME},
     "model.samplers": {"Samplers": STAGE, "_named": OUTCOME},
-    "model.student": {"Student": STAGE, "plan_round": STAGE},
+    "model.student": {"plan_round": STAGE},
     "model.teacher": {"TeacherRecord": STAGE, "verify": STAGE, "check_dtype": STAGE},
     "probing.similarity": {"SimilarityRecorder": CALL, "_finite": OUTCOME},
     "ranking.fvd": {
@@ -362,11 +383,11 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "ranking.ranking": {"_check": SCHEMA},
     "ranking.resampling": {"complementary_halves": SCHEMA},
-    "report.artefacts": {"read_artefacts": STAGE},
+    "report.artefacts": {"read_artefacts": STAGE, "_confirmed": STAGE},
     "report.gallery": {"mosaic": CALL, "write_clips": CALL, "matching_clips": STAGE},
     "report.page": {"write_report": OUTCOME},
     "report.sections.media": {"_rows": STAGE},
-    "study.study": {"trials": CALL},
+    "study.plan": {"trials": CALL},
     "videos.codec": {"decode": STAGE, "mp4_bytes": CODE, "contact_sheet": CALL, "_checked": CALL},
     "videos.store": {"ChunkStore": STAGE},
 }  # fmt: skip

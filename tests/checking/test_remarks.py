@@ -48,11 +48,12 @@ def test_what_is_said_of_them(tokenizer) -> None:
 def test_comments_and_long_prompts_are_said_once_with_how_many(teacher_folder: Any, tmp_path: Path) -> None:
     source = tmp_path / "prompts.txt"
     source.write_text(f"#1 fan\n\n# note\n  # kept\na cat\n{ELEVEN}\n{OTHER}\n")
-    prompts = {"source": str(source), "negative": ELEVEN}
+    prompts = {"source": str(source), "confirm_source": str(source), "negative": ELEVEN}
     opened = Opened(tiny_settings(teacher_folder(levels=2, layers=1), prompts=prompts))
     assert opened.prompts == ["# kept", "a cat", ELEVEN, OTHER]
     comments, long, negative = remarks(opened)
     assert comments == f"prompts: 2 lines of {source} with # at the beginning: left out, as comments"
     assert long.startswith("prompts: 2 of 4 cut") and negative.startswith("prompts.negative: 1 of 1 cut")
     source.write_text("a cat\na dog\n")
-    assert remarks(Opened(tiny_settings(teacher_folder(levels=2, layers=1), prompts={"source": str(source)}))) == []
+    both = {"source": str(source), "confirm_source": str(source)}
+    assert remarks(Opened(tiny_settings(teacher_folder(levels=2, layers=1), prompts=both))) == []

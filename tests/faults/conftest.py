@@ -6,14 +6,15 @@ from typing import Any
 
 import ledger
 import pytest
-from project import Project
+from project import Project, run
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Any) -> Project:
-    """A micro project after a whole run of the flow, stage by stage in this process. Do not change."""
-    project = Project(tmp_path_factory.mktemp("faults"), teacher_folder(levels=2, layers=1))
-    project.run_flow()
+def finished(tmp_path_factory: pytest.TempPathFactory, micro: Path) -> Project:
+    """A micro project after a whole run of the flow. Do not change."""
+    project = Project.of(micro / "clone", tmp_path_factory.mktemp("faults") / "project")
+    with project.entered():
+        run("report")  # shows settings, which are others here
     return project
 
 

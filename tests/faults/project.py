@@ -13,83 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from committed import embedded_project
-from tiny import BLOCKS, edit_params
+from committed import ROOT, settings
+from tiny import edit_params
 
-ROOT = Path(__file__).parents[2]
-ROUNDS = {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}}
-SETTINGS = {
-    "teacher__base": "micro/base",
-    "teacher__adapter": "micro/adapter",
-    "teacher__sha256": None,
-    "teacher__blocks": BLOCKS,
-    "prompts__rank": 4,
-    "prompts__select": 4,
-    "prompts__report": 4,
-    "sampling__frames": 3,
-    "sampling__steps": 2,
-    "sampling__chunk": 1,
-    "sampling__threads": 1,
-    "sampling__height": 16,
-    "sampling__width": 16,
-    "similarity__prompts": 2,
-    "profile__rounds": 3,
-    "profile__warmup": 1,
-    "profile__batch": 1,
-    "probe__sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}},
-    "ranking__resamples": 20,
-    "evaluation__resamples": 20,
-    "clips__count": 70,  # three row groups
-    "rounds": ROUNDS,
-    "distillation__steps": 6,
-    "distillation__batch": 2,
-    "distillation__warmup": 0,
-    "distillation__checkpoint_every": 2,
-    "distillation__validation": 2,
-    "report__clips": 2,
-}
-FLOW: list[tuple[str, dict[str, Any]]] = [
-    ("check", {}),
-    ("inspect_teacher", {}),
-    ("prompts", {}),
-    *(("generate", {"split": s, "seeds": x, "out": f"data/videos/full/{s}_{x}.parquet"})
-      for s in ("rank", "select", "report") for x in "ab"),
-    ("similarity", {}),
-    ("profile_blocks", {}),
-    *(("ablate", {"block": b, "out": f"data/videos/ablate/{b}.parquet"}) for b in BLOCKS),
-    ("probe", {"name": "transformers", "out": "data/videos/probe/transformers.parquet"}),
-    ("embed", {}),
-    ("rank", {}),
-    ("clips", {}),
-    *(step for n, r in ROUNDS.items() for step in (
-        ("rerank", {"name": n, "previous": f"data/students/{r['from']}", "order": f"data/order/{n}.json",
-                    "out": f"data/deletions/{n}.json"}),
-        ("distill", {"name": n, "previous": f"data/students/{r['from']}", "order": f"data/deletions/{n}.json",
-                     "out": f"data/students/{n}"}),
-    )),
-    *(("render", {"student": f"data/students/{n}", "out": f"data/videos/rounds/{n}.parquet"}) for n in ROUNDS),
-    ("evaluate", {}),
-    ("select_round", {}),
-    ("export", {}),
-    ("measure", {}),
-    ("report", {}),
-]  # fmt: skip
-"""Every stage with its arguments, top to bottom."""
+from leanmotion.features.pinned import joint_digest
 
 
 class Project:
     """Settings, weights and artefacts in a folder."""
 
-    def __init__(self, folder: Path, teacher: Any = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if teacher is None:
-            return
-        embedded_project(folder)
-        shutil.rmtree(folder / "data/teacher")
-        (folder / "dvc.yaml").unlink()
-        shutil.copytree(teacher.base, folder / "micro/base")
-        shutil.copytree(teacher.adapter, folder / "micro/adapter")
-        self.edit(**SETTINGS)
+
+    @classmethod
+    def of(cls, finished: Path, folder: Path) -> "Project":
+        """A finished clone without code, git and DVC: what stages read and write. Its extractor is pinned."""
+        aside = shutil.ignore_patterns(".git*", ".dvc*", "dvc.*", "leanmotion", "stages")
+        project = cls(shutil.copytree(finished, folder, ignore=aside))
+        files = [folder / "data/extractor" / name for name in ("config.json", "model.safetensors")]
+        none = {f"clips__{name}": settings()["clips"][name] for name in ("path", "captions")}
+        project.edit(extractor__sha256=joint_digest(files, None), **none)
+        return project
 
     def copy(self, folder: Path) -> "Project":
         shutil.copytree(self.folder, folder, symlinks=True)
@@ -110,12 +54,6 @@ class Project:
             os.chdir(before)
             if scratch is not None:
                 os.environ["LEANMOTION_SCRATCH"] = scratch
-
-    def run_flow(self) -> None:
-        """All stages, with the report left out of the timing-free comparison by its readers."""
-        with self.entered():
-            for name, arguments in FLOW:
-                run(name, **arguments)
 
     def files(self) -> dict[str, bytes]:
         """Content of every file but the scratch store's."""

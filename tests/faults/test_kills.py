@@ -8,15 +8,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import warm
 from ledger import NOTES, case, sample
-from project import ROOT, Project
+from micro import Clone
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -33,7 +32,7 @@ STAGES = {
 }
 TRACER = """
 
-def _trace() -> None:
+def _trace_work() -> None:
     import importlib
     import time as clock
 
@@ -54,50 +53,37 @@ def _trace() -> None:
     wrap("leanmotion.model.sampler", "Sampler", "_batch", "chunk")
     wrap("leanmotion.features.embedding", None, "_rows", "take")
     wrap("leanmotion.clips.latents", None, "encode_clips", "group")
-    wrap("leanmotion.distillation.training", "_Run", "step", "step")
+    wrap("leanmotion.distillation.run", "Run", "step", "step")
     wrap("leanmotion.export.export", None, "save_pruned", "export")
     with open(os.environ["FAULTS_TRACE"], "a") as file:
         file.write("main\\n")
 
 
-_run = run
+_not_slowed = run
 
 
 def run(main, **how):
-    _trace()
-    _run(main, **how)
+    _trace_work()
+    _not_slowed(main, **how)
 """
 
 
-class Clone(Project):
-    """A finished project with its own code, under DVC."""
+class Slowed(Clone):
+    """A finished project whose work is traced and takes its time."""
 
-    def __init__(self, finished: Project, folder: Path) -> None:
-        shutil.copytree(finished.folder, folder, symlinks=True)
-        super().__init__(folder)
-        for name in ("leanmotion", "stages"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", ".gitignore"):
-            shutil.copyfile(ROOT / name, folder / name)
+    def __init__(self, micro: Path, folder: Path) -> None:
+        super().__init__(shutil.copytree(micro / "clone", folder, symlinks=True))
         with (folder / "leanmotion/pipeline/stage.py").open("a") as file:
             file.write(TRACER)
         self.trace = folder.parent / "trace"
-        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-        subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], cwd=folder, env=self.env, check=True)
         shutil.rmtree(folder / ".scratch", ignore_errors=True)
 
     @property
     def env(self) -> dict[str, str]:
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        kept = {k: v for k, v in os.environ.items() if k != "LEANMOTION_SCRATCH"}
-        return {**kept, "PATH": path, "PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1",
-                "FAULTS_TRACE": str(self.folder.parent / "trace"), "DVC_NO_ANALYTICS": "1"}  # fmt: skip
+        return {**super().env, "FAULTS_TRACE": str(self.folder.parent / "trace")}
 
-    def start(self, stage: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "-s", stage], cwd=self.folder, env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+    def start(self, stage: str) -> "Started":
+        return Started(self, stage)
 
     def forget(self, stage: str) -> None:
         """As before the stage ever ran: no outputs, nothing in DVC's cache or in scratch."""
@@ -122,40 +108,45 @@ class Clone(Project):
         return {p.as_posix() for p in found if not skipped & set(p.parts)}
 
 
-def _running(clone: Clone, dvc: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The stage's processes below `dvc`."""
-    try:
-        return [p for p in psutil.Process(dvc.pid).children(recursive=True) if any("stages/" in w for w in p.cmdline())]
-    except psutil.Error:
-        return []
+class Started:
+    """A `dvc repro` of one stage, in a session of its own."""
+
+    def __init__(self, clone: Slowed, stage: str) -> None:
+        self._said = (clone.folder.parent / "said").open("w+b")
+        words = ["-m", "dvc", "repro", "-s", stage]
+        self.process = warm.start(words, clone.folder, clone.env, self._said, self._said, apart=True)
+
+    def stages(self) -> list[psutil.Process]:
+        """The stage's processes below `dvc`."""
+        try:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            return [p for p in below if any("stages/" in word for word in p.cmdline())]
+        except psutil.Error:
+            return []
+
+    def strike(self, how: str) -> None:
+        if how == "kill the stage":
+            for process in self.stages():
+                process.kill()
+        elif how == "kill dvc":
+            self.process.send_signal(signal.SIGKILL)
+        else:
+            os.killpg(self.process.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code, and all that it said."""
+        code = self.process.wait()
+        self._said.seek(0)
+        return code, self._said.read().decode()
 
 
-def _strike(clone: Clone, dvc: subprocess.Popen[str], how: str) -> None:
-    if how == "kill the stage":
-        for process in _running(clone, dvc):
-            process.kill()
-    elif how == "kill dvc":
-        dvc.kill()
-    else:
-        os.killpg(dvc.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+def _finish(clone: Slowed, stage: str) -> None:
+    code, said = clone.start(stage).end()
+    assert code == 0, said[-3000:]
 
 
-def _wait_for_the_end(clone: Clone, orphans: list[psutil.Process], dvc: subprocess.Popen[str]) -> None:
-    """DVC's end, and its stage's: orphans notice within a second and stop."""
-    dvc.communicate(timeout=300)
-    _, alive = psutil.wait_procs(orphans, timeout=60)
-    assert not alive, "a stage lives on without its dvc"
-
-
-def _finish(clone: Clone, stage: str) -> str:
-    process = clone.start(stage)
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said[-3000:]
-    return said
-
-
-def test_killed_anywhere_it_goes_on(finished: Project, tmp_path: Path) -> None:
-    clone = Clone(finished, tmp_path / "clone")
+def test_killed_anywhere_it_goes_on(micro: Path, tmp_path: Path) -> None:
+    clone = Slowed(micro, tmp_path / "clone")
     wanted: dict[str, tuple[dict[str, bytes], int]] = {}
     redone: dict[str, int] = {}
     twice = 0
@@ -167,7 +158,7 @@ def test_killed_anywhere_it_goes_on(finished: Project, tmp_path: Path) -> None:
             clone.forget(stage)
             _finish(clone, stage)
             wanted[stage] = clone.output(stage), clone.marks(unit)
-            # The same bytes as in the test's own process, where other stages had run before.
+            # The same bytes as in the first run, where other stages had run before.
             assert wanted[stage][0] == inside, f"{stage}: another process gave other bytes"
         names = clone.names()
         undisturbed, needed = wanted[stage]
@@ -179,12 +170,14 @@ def test_killed_anywhere_it_goes_on(finished: Project, tmp_path: Path) -> None:
             # A random unit of work, and a random moment in it; now and then before the first or after the last.
             mark, count = ("main", 1) if moment % 5 == 4 else (unit, generator.randint(1, needed))
             deadline = time.monotonic() + 300
-            while clone.marks(mark) < count and dvc.poll() is None and time.monotonic() < deadline:
+            while clone.marks(mark) < count and dvc.process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
             time.sleep(generator.uniform(0, 0.4))
-            orphans = _running(clone, dvc)
-            _strike(clone, dvc, how)
-            _wait_for_the_end(clone, orphans, dvc)
+            orphans = dvc.stages()
+            dvc.strike(how)
+            dvc.end()
+            # Orphans notice within a second, and stop.
+            assert not psutil.wait_procs(orphans, timeout=60)[1], "a stage lives on without its dvc"
             _finish(clone, stage)
             again = clone.marks(unit) - needed
             said = f"moment {moment}, {stage}, {how}"
@@ -198,19 +191,17 @@ def test_killed_anywhere_it_goes_on(finished: Project, tmp_path: Path) -> None:
     NOTES.append(f"Units of work done twice after a kill, at most: {counts}; {twice} in all kills together.")
 
 
-def test_two_dvc_repro_at_once(finished: Project, tmp_path: Path) -> None:
+def test_two_dvc_repro_at_once(micro: Path, tmp_path: Path) -> None:
     """The second waits, or says why it does not run; afterwards one run gives the same bytes."""
-    clone = Clone(finished, tmp_path / "clone")
+    clone = Slowed(micro, tmp_path / "clone")
     stage = "generate@rank_a"
     undisturbed = clone.output(stage)
     with case("same answer"):
         clone.forget(stage)
         first = clone.start(stage)
-        while clone.marks("main") < 1 and first.poll() is None:
+        while clone.marks("main") < 1 and first.process.poll() is None:
             time.sleep(0.05)
-        second = clone.start(stage)
-        said, _ = second.communicate(timeout=300)
-        first.communicate(timeout=300)
-        assert first.returncode == 0
-        assert second.returncode == 0 or "lock" in said.lower(), said
+        code, said = clone.start(stage).end()
+        assert code == 0 or "lock" in said.lower(), said
+        assert first.end()[0] == 0
         assert clone.output(stage) == undisturbed

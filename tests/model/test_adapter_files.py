@@ -178,7 +178,7 @@ def test_motion_modules_of_a_whole_unet(tmp_path: Path) -> None:
 def test_made_positions_are_exact(dtype: torch.dtype, tmp_path: Path) -> None:
     """AnimateLCM's file has none: they are no weights, and are not rounded as weights are."""
     state = {key: value.to(dtype) for key, value in STATE.items() if not key.endswith(".pe")}
-    loaded = load_adapter(write(tmp_path / "mm.safetensors", state), **READ).to(torch.float32)
+    loaded = load_adapter(write(tmp_path / "mm.safetensors", state), **READ).to(torch.float32)  # pyright: ignore[reportArgumentType]
     made = {key: value for key, value in loaded.state_dict().items() if key.endswith(".pe")}
     assert len(made) == 21
     assert all(torch.equal(value, sinusoids(*value.shape[1:])) for value in made.values())

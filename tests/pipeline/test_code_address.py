@@ -330,7 +330,7 @@ def test_training_reaches_all_of_its_room_but_what_keeps_rounds() -> None:
     room = {path for path in modules() if path.parent == PACKAGE / "distillation"}
     assert room - found == {PACKAGE / "distillation/kept_rounds.py"}
     names = {definition.name for definition in definitions(*TRAINING)}
-    assert {"distil", "losses", "drawn_distances", "save_pruned", "make_scheduler", "CheckpointStore"} <= names
+    assert {"distil", "comparison", "drawn_distance", "save_pruned", "make_scheduler", "CheckpointStore"} <= names
     assert not names & {"run_round", "KeptRounds", "Sampler"}, "storing and drawing retrain nothing"
 
 

@@ -1,7 +1,10 @@
 """The store: what an address depends on, what is kept, what is drawn again."""
 
 import hashlib
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -195,6 +198,46 @@ def test_one_is_written_while_the_next_is_drawn(store, monkeypatch) -> None:
     monkeypatch.setattr(store, "put", waiting)
     assert list(store.fill(jobs, noticed)) == jobs
     assert not store.missing(jobs)
+
+
+def test_kill_9_while_one_is_written_and_the_next_is_drawn(store, tmp_path, monkeypatch) -> None:
+    """Nothing is half-written, and the rerun draws both anew, to the bytes of an undisturbed run."""
+    jobs = cut(TEACHER, requests(15), SAMPLING)
+    written, drawn = tmp_path / "written", tmp_path / "drawn"
+
+    def drawing(asked):
+        if asked == jobs[2].requests:
+            drawn.touch()
+            time.sleep(60)
+        return draw(asked)
+
+    def named(partial: Path, path: Path) -> None:
+        """A file that is filled gets its name: before that the second one stays."""
+        if path == store.path(jobs[1]):
+            written.touch()
+            time.sleep(60)
+        partial.rename(path)
+
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(Path, "replace", named)
+        try:
+            list(store.fill(jobs, drawing))
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 60
+    while not (written.exists() and drawn.exists()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert store.missing(jobs) == jobs[1:]
+    assert len(list(store.folder.rglob("*.partial"))) == 1
+    assert list(store.fill(jobs, draw)) == jobs[1:], "no claim is left"
+    undisturbed = ChunkStore(tmp_path / "other")
+    list(undisturbed.fill(jobs, draw))
+    for chunk in jobs:
+        assert store.path(chunk).read_bytes() == undisturbed.path(chunk).read_bytes()
+    assert not list(store.folder.rglob("*.partial"))
 
 
 def test_an_error_of_writing_ends_the_drawing(store, monkeypatch) -> None:
