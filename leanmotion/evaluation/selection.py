@@ -91,7 +91,6 @@ def select(rows: Sequence[RoundEvidence], rule: Rule, allowance: float, confiden
         raise LeanmotionError("selection: no rounds to choose from: list some under `rounds`")
     if rule == "knee":
         return _at_knee(rounds, rows, allowance)
-    check_rule(rule, all(row.accuracy is not None for row in rounds))
     if rule not in _MEASURES:
         raise LeanmotionError(f"params.yaml: selection.rule is {rule!r}: choose excess, fvd, accuracy or knee")
     name, worse, sign, text = _MEASURES[rule]
