@@ -153,7 +153,9 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         for name, part in (("model_index.json", "motion_adapter"), ("portable", "portable")):
             if (folder / name).exists():
                 raise LeanmotionError(f"{what}: is {_WHOLE[name]}: name its {part} folder") from error
-        raise LeanmotionError(f"{what}: no readable config.json: give a diffusers MotionAdapter folder") from error
+        raise LeanmotionError(
+            f"{what}: no readable config.json: get the whole folder of a diffusers MotionAdapter"
+        ) from error
     if kind == "LeanMotionAdapter":
         raise LeanmotionError(
             f"{what}: this is a pruned adapter: load it with load_pruned_pipeline, or give the portable form as teacher"
