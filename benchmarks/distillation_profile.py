@@ -118,7 +118,7 @@ def profile(arguments: argparse.Namespace, folder: Path) -> None:
 
     from leanmotion.distillation.caption_states import CaptionEncoder
     from leanmotion.distillation.clip_source import ClipSource
-    from leanmotion.distillation.rounds import distillation_settings, drawing_of, prune, student_unet
+    from leanmotion.distillation.rounds import drawing_of, how_trained, prune, student_unet
     from leanmotion.distillation.training import distil
     from leanmotion.model.student import RoundPlan, Student
     from leanmotion.pipeline.processes import device
@@ -129,10 +129,10 @@ def profile(arguments: argparse.Namespace, folder: Path) -> None:
     pipeline = samplers.pipeline.to(device())
     base = Student(folder, "base", samplers.record.sha256, ())
     teacher = pipeline.unet.eval().requires_grad_(False)
-    student: Any = prune(student_unet(samplers, base), RoundPlan("profile", base, tuple(removed))).to(device())  # pyright: ignore
-    how = distillation_settings(
-        settings, arguments.steps or (settings.steps_of(arguments.round) if arguments.round else 20)
-    )
+    steps = arguments.steps or (settings.steps_of(arguments.round) if arguments.round else None) or 20
+    plan = RoundPlan("profile", base, tuple(removed), steps)
+    student: Any = prune(student_unet(samplers, base), plan).to(device())  # pyright: ignore
+    how = how_trained(settings, plan)
     before = time.perf_counter() - START
     if arguments.wait:
         print("ready", flush=True)

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from leanmotion import CaptionEncoder, DistillationSettings, Drawing, Request, Sampler, Sampling
-from leanmotion import Teacher, distil, encode_clips, frechet_distance, list_units, load_extractor
-from leanmotion import load_pipeline, load_pruned_pipeline, measure_similarity, rank_blocks
-from leanmotion import remove_units, save_pruned, similarity_ranges, without_units
+from leanmotion import Teacher, distil, encode_clips, frechet_distance, judged_sampling, list_units
+from leanmotion import load_extractor, load_pipeline, load_pruned_pipeline, measure_similarity
+from leanmotion import rank_blocks, remove_units, save_pruned, similarity_ranges, without_units
 
 data = Path(__file__).parents[1] / "data"
 
@@ -73,7 +73,7 @@ print(f"FVD without {' and '.join(gone)}: {pruned:.3g} pruned only, {distilled:.
 
 # The lighter adapter: a folder of no more than what is left, which loads on the same base.
 with TemporaryDirectory() as folder:
-    save_pruned(student, folder)
+    save_pruned(student, folder, judged=judged_sampling(how, pipeline.scheduler))
     lighter = load_pruned_pipeline(folder, base=f"{data}/teacher/base")
 same = bool((Sampler(lighter, how)(clips) == drawn).all())
 left = sum(unit.parameters for unit in list_units(lighter.unet, "temporal_transformer"))

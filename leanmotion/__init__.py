@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanmotion.clips.latents import encode_clips
     from leanmotion.distillation.caption_states import CaptionEncoder
-    from leanmotion.distillation.losses import DistillationSettings
     from leanmotion.distillation.sampler_steps import Drawing
     from leanmotion.distillation.training import distil
+    from leanmotion.distillation.training_settings import DistillationSettings
     from leanmotion.errors import LeanmotionError
     from leanmotion.features.extractors import load_extractor
+    from leanmotion.model.judged_sampling import judged_sampling
     from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_pruned
     from leanmotion.model.removal import remove_units, without_units
     from leanmotion.model.requests import Request
@@ -39,6 +40,7 @@ __all__ = [
     "distil",
     "encode_clips",
     "frechet_distance",
+    "judged_sampling",
     "list_units",
     "load_extractor",
     "load_pipeline",
@@ -53,7 +55,7 @@ __all__ = [
 
 _HOMES = {
     "CaptionEncoder": "distillation.caption_states",
-    "DistillationSettings": "distillation.losses",
+    "DistillationSettings": "distillation.training_settings",
     "Drawing": "distillation.sampler_steps",
     "LeanmotionError": "errors",
     "Request": "model.requests",
@@ -63,6 +65,7 @@ _HOMES = {
     "distil": "distillation.training",
     "encode_clips": "clips.latents",
     "frechet_distance": "ranking.fvd",
+    "judged_sampling": "model.judged_sampling",
     "list_units": "model.units",
     "load_extractor": "features.extractors",
     "load_pipeline": "model.teacher",

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from leanmotion.clips.sources import write_clips_of
+from leanmotion.model.requests import cut_remarks
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline import stage, terminal
@@ -17,8 +20,12 @@ def main(
 ) -> None:
     """Write the latents of `clips.count` clips from the source of the settings."""
     settings = load_settings(params)
-    count, skipped = write_clips_of(settings, Samplers(settings, TeacherRecord.read(teacher)), out, prompts=prompts)
+    samplers = Samplers(settings, TeacherRecord.read(teacher))
+    count, skipped = write_clips_of(settings, samplers, out, prompts=prompts)
     print(f"{count} clips from {settings.clips.source}, {len(skipped)} skipped")
+    captions = list(dict.fromkeys(pq.read_table(out, columns=["caption"])["caption"].to_pylist()))
+    for line in cut_remarks("captions", captions, samplers.base.tokenizer):
+        print(line)
     if skipped:
         terminal.show("skipped", ["file", "why"], [[file.file, file.reason] for file in skipped])
 

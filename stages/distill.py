@@ -30,10 +30,10 @@ def main(
     rows = run_round(settings, plan_round(settings, name, start, order), samplers, clips, out)
     evidence = read_pruned_config(out / "adapter")["evidence"]
     note = ""
-    if "loss_before" in evidence:
-        before, after = evidence["loss_before"], evidence["loss_after"]
+    if "distance_before" in evidence:
+        before, after = evidence["distance_before"], evidence["distance_after"]
         kept = "the trained weights are kept" if after < before else "left untrained"
-        note = f"loss on fresh noise {before:.3g} before, {after:.3g} after: {kept}"
+        note = f"drawn clips' distance to the teacher's {before:.3g} before, {after:.3g} after: {kept}"
     terminal.losses(name, rows, note)
 
 

@@ -36,7 +36,8 @@ def main(
             known = ", ".join(settings.probe.sets)
             raise LeanmotionError(f"--set {key}: not in params.yaml: name one of {known}") from None
         probes = probes_of(key, chosen, rows, seed=settings.probe.seed)
-        return [Take(probe.name, variants.teacher(probe.units), "rank") for probe in probes]
+        count = settings.probe.prompts
+        return [Take(probe.name, variants.teacher(probe.units), "rank", count=count) for probe in probes]
 
     render(
         takes(name), out, prompts=prompts, settings=settings, samplers=variants.samplers(), label=f"probe {name}",

@@ -22,9 +22,9 @@ def main(
     units: Path = Path("data/units.parquet"),
     profile: Path = Path("data/profile.parquet"),
 ) -> None:
-    """With `ranking.rerank`, score the blocks that the previous student still has; else copy the list."""
+    """With `ranking.rerank`, score the blocks that the previous student still has; else, or if named, copy the list."""
     settings, given = load_settings(params), read_record(order, made_by="dvc repro rank")
-    if not settings.ranking.rerank:
+    if not settings.ranking.rerank or given.get("named"):
         write_record(out, given)
         return
     # Only now: libraries that take seconds to import.

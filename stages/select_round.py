@@ -5,7 +5,7 @@ from typing import Any
 
 from leanmotion.evaluation.selection import RoundEvidence, select
 from leanmotion.pipeline import stage
-from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_table, write_text
 from leanmotion.ranking.rounding import evaluation_nulls, rounded_row, write_metrics
@@ -20,11 +20,17 @@ FINAL = (
 def main(
     params: Path = Path("params.yaml"),
     evaluation: Path = Path("data/evaluation.parquet"),
+    students: Path = Path("data/students"),
     out: Path = Path("data/selection.json"),
+    to_confirm: Path = Path("data/chosen"),
     metrics: Path = Path("metrics/selection.json"),
     reason: Path = Path("metrics/selection.txt"),
 ) -> None:
-    """Write the chosen round, the reason in words, and its figures on the report split beside the original's."""
+    """Write the chosen round, the reason in words, and its figures on the report split beside the original's.
+
+    What `confirm` draws hangs on two more files, which another figure or another round's training leaves alone: which
+    student was chosen, by its weights' SHA-256, and whether any was.
+    """
     rule = load_settings(params).selection
     rows = read_table(evaluation, "evaluation").to_pylist()
     judged = [row for row in rows if row["split"] == "select" and row["arm"] in {"original", "distilled"}]
@@ -41,6 +47,9 @@ def main(
     # Export and report read the record, which is verified; the metrics are for eyes and for `dvc metrics diff`.
     write_record(out, {**figures, "reason": chosen.reason, "removed": chosen.removed})
     write_metrics(metrics, kept)
+    student = read_record(students / chosen.round / "student.json", made_by="dvc repro")
+    write_record(to_confirm / "student.json", student)
+    write_record(to_confirm / "any.json", {"deleted": bool(student["removed"])})
     # A sentence is no metric: it makes tables of hundreds of columns.
     write_text(reason, chosen.reason + "\n")
     print(chosen.reason)

@@ -6,19 +6,23 @@ from typing import Annotated
 import typer
 
 from leanmotion.features.embedding import open_extractor
+from leanmotion.influence.tables import interaction_of
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_frame, write_text
+from leanmotion.study.plan import Budget, trials
 from leanmotion.study.results_page import figure, page
-from leanmotion.study.study import Budget, run_study, trials
+from leanmotion.study.study import run_study
 from leanmotion.study.trial import Bench
 
 
 def main(
-    budget: Annotated[Budget, typer.Option(help="small: 13 trials on the default; full: 33")] = Budget.full,
+    budget: Annotated[
+        Budget, typer.Option(help="small: each control once; full: with three training seeds")
+    ] = Budget.full,
     count: Annotated[int | None, typer.Option(help="blocks deleted; else what `select` chose")] = None,
     params: Path = Path("params.yaml"),
     data: Annotated[Path, typer.Option(help="the flow's folder, after `dvc repro`")] = Path("data"),
@@ -39,8 +43,9 @@ def main(
         clips=data / "clips.parquet",
         prompts=data / "prompts",
     )
-    planned = trials(settings, ranking, similarity, units, count)
-    for found in run_study(bench, planned, budget, out):
+    interaction = interaction_of(read_frame(data / "interaction.parquet", "interaction"))
+    planned = trials(settings, ranking, similarity, units, interaction, count)
+    for found in run_study(bench, planned, budget, out, interaction):
         if found.rows:
             write_text(docs / "results.md", page(found.rows, planned[Budget.full], found.meta))
             write_text(docs / "results.svg", figure(found.rows))

@@ -36,9 +36,10 @@ class Run:
         self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
         raw = settings()
         raw["teacher"]["blocks"] = self.blocks
-        raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS}
+        raw["prompts"] |= {"rank": CLIPS, "select": CLIPS, "report": CLIPS, "confirm": 2}
         raw["sampling"] |= {"frames": FRAMES, "height": SIDE, "width": SIDE}
         raw["similarity"]["prompts"] = 2
+        raw["influence"]["prompts"] = raw["probe"]["prompts"] = CLIPS
         raw["rounds"] = {"r2": {"count": 2, "from": "base"}, "all": {"count": blocks, "from": "r2"}}
         raw["probe"]["sets"] = {
             "large": {"granularity": "temporal_transformer", "counts": [1, 3]},
@@ -93,6 +94,7 @@ class Run:
                         )  # fmt: skip
         self.table("units", "units", units)
         self.table("similarity", "similarity", similarity)
+        self._influence(units)
         meta = {
             "extractor": "sprites", "extractor_sha256": "0" * 64, "extractor_official": "false", "videos": str(CLIPS),
             "extractor_dimensions": "8", "frames": str(FRAMES), "criterion": "fvd", "interval": "0.9",
@@ -103,7 +105,7 @@ class Run:
              "score": float(i), **self.three("fvd", 0.37 + i * 1.7), **self.three("kvd", self.number()),
              **self.three("paired", self.number()), **self.three("motion", self.number()), "rank": i, "rank_low": i,
              "rank_high": i, "least_probability": 0.5, "tied": i < 2, "similarity": self.number(),
-             "similarity_block": self.number(), "similarity_attention": self.number()}
+             "similarity_block": self.number(), "similarity_attention": self.number(), "influence": self.number()}
             for i, block in enumerate(self.order)
         ]  # fmt: skip
         self.table("ranking", "ranking", ranking, **meta)
@@ -120,12 +122,26 @@ class Run:
             self.metrics / "ranking.json",
             {"extractor": "sprites", "null_fvd": 3.21, "split_half_tau": 0.7, "videos_to_settle": 40.0},
         )
-        weights = {"sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64}, "parameters": 1, "macs": 1}
+        criteria = [
+            {"criterion": name, "granularity": granularity, "units": len(self.blocks), "kendall": 0.5,
+             "kendall_low": 0.4, "kendall_high": 0.6, "macs": share * 1e6, "share": share}
+            for granularity, names in (("temporal_transformer", ("similarity", "influence", "macs", "fvd_half")),
+                                       ("attention", ("similarity", "influence")))
+            for name, share in zip(names, (0.02, 0.1, 0.0, 0.5), strict=False)
+        ]  # fmt: skip
+        self.table("criteria", "criteria", criteria)
+        whole = {name: sum(u[name] for u in units if u["unit"] == u["block"]) for name in ("parameters", "macs")}
+        weights = {
+            "sha256": "f" * 64, "files": {"adapter/x.safetensors": "e" * 64},
+            **{name: 3 * size for name, size in whole.items()},
+            **{f"motion_{name}": size for name, size in whole.items()},
+        }  # fmt: skip
         self.json(self.data / "teacher.json", weights)
         self.probes = [
             {"probe": f"{name}_{pick}_{count}", "granularity": granularity, "pick": pick, "count": count,
              "units": [block + end for block in self.blocks[:count]], "parameters": 100 * count, "macs": 9000 * count,
-             "fvd": fvd * count, "kvd": 0.1, **self.three("paired", 0.2), "motion": 0.3}
+             "videos": CLIPS, "similarity": None, "influence": None, "fvd": fvd * count, "kvd": 0.1,
+             **self.three("paired", 0.2), "motion": 0.3}
             for name, granularity, end, pick, counts, fvd in (
                 ("large", "temporal_transformer", "", "similar", (1, 3), 0.21),
                 ("large", "temporal_transformer", "", "random", (3,), 0.4),
@@ -135,6 +151,30 @@ class Run:
             for count in counts
         ]  # fmt: skip
         self.table("probes", "probes", self.probes)
+
+    def _influence(self, units: list[dict[str, Any]]) -> None:
+        """Changes along three directions, at two steps, for four prompts."""
+        influence, interaction = [], []
+        for granularity in ("temporal_transformer", "transformer_block", "attention"):
+            these = [unit for unit in units if unit["granularity"] == granularity]
+            for step, weight in ((0, 0.5), (1, 0.2)):
+                at = {"step": step, "timestep": 900.0 - step, "weight": weight}
+                changes = self.random.normal(size=(len(these), CLIPS, 3))
+                for i, unit in enumerate(these):
+                    for other, theirs in zip(these[: i + 1], changes, strict=False):
+                        values = (changes[i] * theirs).sum(axis=1)
+                        pair = {"unit": other["unit"], "other": unit["unit"], "granularity": granularity}
+                        interaction.append({**pair, **at, "value": values.mean(), "by_prompt": values.tolist()})
+                    mean = float(values.mean())
+                    labels = {name: unit[name] for name in ("unit", "block", "granularity")}
+                    influence.append({**labels, **at, "variance": 9.0, **self.three("change", mean),
+                                      "by_prompt": values.tolist()})  # fmt: skip
+        spent = {"steps": 10, "macs_step": 100, "macs_walk": 1000, "prompts": CLIPS}
+        for granularity in ("temporal_transformer", "transformer_block", "attention"):
+            spent |= {f"macs_{granularity}": 5000, f"drawn_{granularity}": 100_000}
+        meta = {name: str(value) for name, value in spent.items()}
+        self.table("influence", "influence", influence, **meta)
+        self.table("interaction", "interaction", interaction, **meta)
 
     def _timed(self, name: str, gone: int) -> dict[str, Any]:
         share = 0.5 * gone / len(self.blocks) * (1 + 0.1 * self.number())
@@ -165,6 +205,7 @@ class Run:
                      "macs": 90000 - gone, "videos": CLIPS, "null": null, **self.three("fvd_cross", fvd),
                      **self.three("excess", fvd / null - 1), **self.three("fvd", gone * 0.5), "kvd": 0.1,
                      **self.three("paired", 0.2), **self.three("motion", 0.3), "colour_accuracy": accuracy,
+                     **self.three("sharpness", 0.9 + 0.1 * self.number()), **self.three("movement", 1.1),
                      "shape_accuracy": accuracy, "motion_accuracy": accuracy,
                      "motion_accuracy_low": accuracy and accuracy * 0.8,
                      "motion_accuracy_high": accuracy and min(accuracy * 1.2, 1.0)}
@@ -175,8 +216,9 @@ class Run:
             if row["split"] == "report" and row["round"] in ("base", self.chosen):
                 figures |= {f"{row['arm']}_{k}": v for k, v in row.items() if not isinstance(v, str) and v is not None}
         self.json(self.data / "selection.json", figures)
+        self._confirmed(null)
         for name, gone in self.removed.items():
-            student = {"round": name, "weights": "a" * 64, "removed": gone}
+            student = {"round": name, "weights": "a" * 64, "removed": gone, "steps": 0}
             self.json(self.data / "students" / name / "student.json", student)
             trained = [] if name == "all" else range(30)
             losses = [
@@ -186,6 +228,19 @@ class Run:
                 for i in trained
             ]  # fmt: skip
             self.table(f"students/{name}/losses", "losses", losses)
+
+    def _confirmed(self, null: float) -> None:
+        rows = []
+        for name in ["all", "confirm/1", "confirm/2"] if self.chosen != "base" else []:
+            accuracy = {"motion_accuracy": 0.75, "original_motion_accuracy": 0.875} if self.heads else {}
+            measured = {"fvd_cross": null * (1 + self.number()), "fvd": self.number(), "excess": self.number()}
+            if name == "all":
+                measured = {k: v for n, value in measured.items() for k, v in self.three(n, value).items()}
+            rows.append(
+                {"round": self.chosen, "removed": len(self.removed[self.chosen]), "set": name, "captions": CLIPS,
+                 "videos": (2 if name == "all" else 1) * CLIPS, "null": null, **measured, **accuracy}
+            )  # fmt: skip
+        self.table("confirm", "confirm", rows)
 
     def _videos(self) -> None:
         across = np.arange(SIDE)

@@ -25,6 +25,7 @@ MICRO: dict[str, Any] = {
     "prompts__rank": 4,
     "prompts__select": 4,
     "prompts__report": 4,
+    "prompts__confirm": 2,
     "sampling__frames": 3,
     "sampling__steps": 2,
     "sampling__chunk": 1,
@@ -32,9 +33,13 @@ MICRO: dict[str, Any] = {
     "sampling__height": 16,
     "sampling__width": 16,
     "similarity__prompts": 2,
+    "influence__prompts": 4,
+    "influence__steps": 2,
+    "influence__batch": 4,
     "profile__rounds": 3,
     "profile__warmup": 1,
     "profile__batch": 1,
+    "probe__prompts": None,
     "probe__sets": {"transformers": {"granularity": "temporal_transformer", "counts": [1, 2]}},
     "extractor__sha256": None,
     "ranking__resamples": 20,
@@ -69,7 +74,7 @@ def _trace() -> None:
         kind.__init__ = traced
 
     wrap("leanmotion.model.sampler", "Sampler")
-    wrap("leanmotion.distillation.training", "_Run")
+    wrap("leanmotion.distillation.run", "Run")
 
 
 _run = run
@@ -145,8 +150,11 @@ class Clone:
     def dvc(self, *words: str, env: Mapping[str, str] | None = None) -> str:
         return _checked(self.try_dvc(*words, env=env)).stdout
 
-    def try_dvc(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return warm.run(["-m", "dvc", *words], self.folder, env or self.env)
+    def try_dvc(
+        self, *words: str, env: Mapping[str, str] | None = None, known: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """`known`: to its stages, which then draw ahead."""
+        return warm.run(["-m", "dvc", *words], self.folder, env or self.env, apart=known)
 
     def commit(self, message: str) -> None:
         self.git("add", "-A")

@@ -10,10 +10,11 @@ import torch
 from models import micro_unet
 from torch import Tensor
 
-from leanmotion.distillation.losses import DistillationSettings
+from leanmotion.distillation.losses import Batch, Losses, comparison
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import LossRow
 from leanmotion.distillation.training import distil
+from leanmotion.distillation.training_settings import DistillationSettings, LossWeights
 
 SETTINGS = DistillationSettings(
     steps=6,
@@ -70,6 +71,12 @@ def train(folder: Path, settings: DistillationSettings = SETTINGS, **options: An
     clips = options.pop("clips", None) or MemoryClips()
     rows = distil(student, options.pop("teacher", None) or micro_unet(0), scheduler(), clips, settings, **options)
     return student, rows
+
+
+def losses(student: Any, teacher: Any, batch: Batch, weights: LossWeights) -> Losses:
+    """All terms on one batch."""
+    with comparison(student, teacher, weights) as compare:
+        return compare(batch)
 
 
 def same(a: Any, b: Any) -> bool:

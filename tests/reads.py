@@ -78,7 +78,7 @@ def _others(value: Any, annotation: Any) -> Iterator[Any]:
     elif isinstance(value, list):
         yield from (value[::-1], value[:-1])
     elif value is None:
-        yield "0" * 64
+        yield from ("0" * 64, 4)
     else:
         yield from [*_words(annotation), f"{value} too", "base", [f"{value}.attention"]]
 

@@ -1,7 +1,10 @@
 """The rules of the layout, and that dvc.yaml names what can change each stage's result."""
 
 import ast
+import importlib
+import operator
 import re
+import runpy
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -51,38 +54,53 @@ def test_no_script_hides_another_module() -> None:
 
 _STORING = {"listing", "rendering", "store"}
 _TIMING = {"in_call", "latency", "timing"}
-_DRAWING = {"memory", "pruned_adapter", "removal", "requests", "sampler", "samplers", "variants"}
-_RANKING = {"agreement", "importance", "ranking", "reranking"}
+_PRUNED = {"judged_sampling", "pruned_adapter", "pruned_pipeline"}
+_DRAWING = {*_PRUNED, "memory", "removal", "requests", "sampler", "samplers", "variants"}
+_RANKING = {"agreement", "criteria", "deletions", "importance", "probes", "ranking", "reranking"}
+_CHANGES = {"output_changes", "partial_calls", "parts", "step_weights", "trajectory"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
-        "cost": _TIMING, "model": {"pruned_adapter", "samplers", "student", "variants"}, "sprites": {"renderer"},
-        "videos": _STORING,
+        "checking": {"taken"}, "cost": _TIMING, "evaluation": {"confirmation", "looks"},
+        "probing": {"best_sets", "similarity"}, "ranking": _RANKING, "videos": {"listing"},
     },
-    "inspect": {"cost": _TIMING, "model": {"pruned_adapter", "samplers", "variants"}},
+    "inspect": {"cost": _TIMING, "model": {*_PRUNED, "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
-    "similarity": {"probing": {"probe_sets"}},
+    "similarity": {"probing": {"best_sets", "probe_sets"}},
+    "influence": {"cost": {"inspection", *_TIMING}},
     "profile": {"cost": {"inspection"}},
-    "probe": {"probing": {"similarity"}},
+    "probe": {"probing": {"best_sets", "similarity"}},
     "embed": {"videos": _STORING},
     "rank": {
-        "features": {"embedding", "extractors", "motion", "pinned", "sprites_reader"}, "probing": {"similarity"},
-        "ranking": {"reranking"}, "videos": _STORING,
+        "features": {
+            "embedding", "extractors", "frame_batches", "motion", "pinned", "sprites_reader", "token_extractors"
+        },
+        "influence": _CHANGES, "probing": {"similarity"}, "ranking": {"reranking"}, "videos": _STORING,
     },
     "clips": {"videos": {"listing"}},
     "rerank": {
-        "probing": {"probe_sets", "similarity_tables"}, "videos": {"listing"},
-        "ranking": {"agreement", "importance", "ranking", "resampling", "rounding"},
+        "probing": {"best_sets", "probe_sets", "similarity_tables"}, "videos": {"listing"},
+        "ranking": {*_RANKING - {"reranking"}, "resampling", "rounding"}, "influence": {"tables"},
     },
     "evaluate": {
-        "evaluation": {"selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"}, "videos": _STORING,
-        "ranking": _RANKING,
+        "evaluation": {"confirmation", "selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"},
+        "videos": _STORING, "ranking": _RANKING,
     },
-    "select": {"evaluation": {"evaluation"}, "ranking": {*_RANKING, "fvd", "resampling"}},
+    "select": {
+        "evaluation": {"clip_scores", "confirmation", "evaluation", "looks"},
+        "ranking": {*_RANKING, "fvd", "resampling"},
+    },
+    "confirm": {
+        "evaluation": {"clip_scores", "looks", "selection"}, "ranking": _RANKING, "sprites": {"renderer"},
+        "videos": _STORING,
+    },
     "export": {"cost": {"inspection", *_TIMING}},
     "measure": {"cost": {"inspection"}},
     "report": {
-        "model": {*_DRAWING, "motion_state", "original_format", "teacher", "units", "weights"}, "videos": _STORING,
-        "probing": {"probe_sets", "similarity"}, "ranking": {*_RANKING, "fvd", "resampling"}, "report": {"gallery"},
+        "model": {
+            *_DRAWING, "adapter_files", "base_kinds", "motion_state", "original_format", "teacher", "units", "weights"
+        },
+        "videos": _STORING, "influence": _CHANGES, "probing": {"probe_sets", "similarity"}, "report": {"gallery"},
+        "ranking": _RANKING - {"agreement", "criteria"},
     },
 }  # fmt: skip
 """Stage -> room -> modules there that it does not use: an edit of these reruns it for nothing."""
@@ -98,6 +116,15 @@ def idle(name: str) -> dict[str, set[str]]:
     return found
 
 
+def test_time_is_counted_by_functions_that_there_are() -> None:
+    """benchmarks/time_by_kind.py knows them by name: renamed, one would be counted for the rest in silence."""
+    benchmark = runpy.run_path(str(ROOT / "benchmarks/time_by_kind.py"))
+    for name in (*benchmark["KINDS"], benchmark["COMMAND"].partition(".<locals>")[0]):
+        module, _, function = name.partition(":")
+        found = operator.attrgetter(function)(importlib.import_module(module))
+        assert f"{found.__module__}:{found.__qualname__}" == name
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_hangs_on_its_script_and_its_rooms(name: str) -> None:
     """All that can change its result, as folders. What else stands there is pinned, so that it cannot grow unseen."""
@@ -110,13 +137,41 @@ def test_a_stage_hangs_on_its_script_and_its_rooms(name: str) -> None:
 
 def test_what_draws_trains_or_times_hangs_on_little() -> None:
     """`rerank` has five rooms: it draws only where `ranking.rerank` is on, and copies a list else."""
-    drawing = {"generate", "ablate", "render"}
+    drawing = {"generate", "ablate", "render", "confirm_videos"}
     pinned = {"distill", "clips", "similarity", "profile", "measure", "embed"}
     assert not any(UNUSED.get(name) for name in drawing)
     for name in pinned:
         assert sum(map(len, UNUSED.get(name, {}).values())) <= 3, name
-    for name in {*drawing, *pinned, "probe"}:
+    for name in {*drawing, *pinned, "probe", "influence"}:
         assert len({room(module) for module in closure(script(STAGES[name]))}) <= 4, name
+
+
+def test_only_the_headline_knows_the_seeds_that_confirm() -> None:
+    """No choice hangs on them, whatever is done with them: neither on their prompts nor on anything made of these.
+
+    Apart from the flow, `leanmotion sweep` and what counts clips ahead name the sets; no other module does.
+    """
+    known = {"data/prompts/confirm"}
+    readers: set[str] = set()
+    while True:
+        found = {name for name, stage in STAGES.items() if any(_within(_path(dep), known) for dep in stage["deps"])}
+        if found == readers:
+            break
+        readers = found
+        known |= {_path(out).partition("$")[0].rstrip("/") for name in readers for out in STAGES[name].get("outs", [])}
+    assert readers == {"confirm_videos", "confirm", "report"}
+    names = re.compile(r"confirm_splits|prompts/confirm|\"confirm/")
+    using = {named(path) for path in [*FILES, *SCRIPTS] if names.search(path.read_text(encoding="utf-8"))}
+    assert using == {
+        "leanmotion/commands/sweep.py", "leanmotion/pipeline/settings.py", "leanmotion/prompts/splits.py",
+        "stages/prompts.py", "stages/confirm.py", "stages/confirm_videos.py",
+    }  # fmt: skip
+
+
+def _within(dep: str, known: set[str]) -> bool:
+    """Whether a dependency holds some of these files, or lies among them."""
+    dep = re.sub(r"\$\{.*?\}", "one", dep)
+    return any(f"{dep}/".startswith(f"{one}/") or f"{one}/".startswith(f"{dep}/") for one in known)
 
 
 def test_rooms_import_in_one_direction() -> None:

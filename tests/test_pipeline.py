@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(900)
 def clone(micro: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """After a whole first run, committed: one for all tests here, each of which starts where the one before ended."""
     clone = Clone.of(micro / "clone", tmp_path_factory.mktemp("clone") / "project")
-    assert made(clone) == {"Sampler", "_Run"}
+    assert made(clone) == {"Sampler", "Run"}
     return clone
 
 
@@ -104,8 +104,8 @@ def test_an_edit_of_any_setting_reruns_what_reads_it(clone: Clone, reads: dict[s
         missed = {stage for stage in readers - again if name not in RECORDED or RECORD not in stages[stage].files}
         assert readers and not missed, f"{name}: {missed} would answer with old data"
         assert again == covering(stages, name) | {stage for stage in stages if stages[stage] != before[stage]}
-    # A first round can start from nothing else than the teacher.
-    assert fixed == {"rounds.r2.from"}
+    # A first round can start from nothing else than the teacher; four prompts are the least, and all that there are.
+    assert fixed == {"rounds.r2.from", "influence.prompts"}
     assert stages_of(clone.folder) == before
 
 
@@ -157,7 +157,7 @@ def test_another_dtype_reruns_everything_behind_inspect(clone: Clone, reads: dic
 
 
 def made(clone: Clone) -> set[str]:
-    """Kinds of what was made since this was asked last: `Sampler`, which draws, `_Run`, which trains."""
+    """Kinds of what was made since this was asked last: `Sampler`, which draws, `Run`, which trains."""
     path = clone.folder / ".scratch/made"
     found = set(path.read_text().split()) if path.exists() else set()
     path.unlink(missing_ok=True)
@@ -173,7 +173,7 @@ def rewrite(clone: Clone, name: str, old: str, new: str) -> None:
 
 def test_code_of_the_ranking_reruns_no_drawing_training_or_timing(clone: Clone) -> None:
     rewrite(clone, "ranking/fvd.py", "_EIGENVALUE_TOLERANCE =", "# Said here as well.\n_EIGENVALUE_TOLERANCE =")
-    assert clone.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate", "select", "report"}
+    assert clone.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate", "select", "confirm", "report"}
     assert made(clone) == set()
 
 
@@ -181,7 +181,7 @@ def test_a_docstring_draws_no_clip_and_trains_no_round(clone: Clone) -> None:
     """DVC runs all stages that hang on the room again, and they find what they made."""
     chunks = {path: path.stat().st_mtime_ns for path in (clone.folder / ".scratch/chunks").rglob("*.parquet")}
     students = {path: path.read_bytes() for path in (clone.folder / "data/students").rglob("*") if path.is_file()}
-    said = '    """Mean squared error against the data\'s own target: BK-SDM\'s L_Task."""\n'
+    said = '    """Mean squared error against the data\'s own target, clips by weight: BK-SDM\'s L_Task."""\n'
     rewrite(clone, "distillation/losses.py", said, '    """Said otherwise."""\n    # And more.\n')
     training = changed(stages_of(clone.folder))
     assert training == {"distill@r2", "distill@r4", "export"}

@@ -45,10 +45,12 @@ _ROOM = 4000  # bytes of a command line
 _PARSE, _PARSED = _yaml.parse_yaml, dict[Any, Any]()
 
 
-def run(words: Sequence[str], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    words: Sequence[str], cwd: Path, env: Mapping[str, str], *, apart: bool = False
+) -> subprocess.CompletedProcess[str]:
     """`python` with these words (a script, `-m` and a module, `-c` and code), as `subprocess.run` would run it."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        code = start(words, cwd, env, out, err).wait()
+        code = start(words, cwd, env, out, err, apart=apart).wait()
         said = [(file.seek(0), file.read().decode())[1] for file in (out, err)]
     return subprocess.CompletedProcess([sys.executable, *words], code, *said)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from leanmotion.clips.latents import Clip, sprites_clips, teacher_clips, write_clips
-from leanmotion.clips.video_folder import Skipped, folder_clips
+from leanmotion.clips.video_folder import Skipped, check_names, folder_clips
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.memory import settle
 from leanmotion.model.requests import requests_of
@@ -37,27 +37,59 @@ def write_clips_of(
         LeanmotionError: No clip is to be had, or a setting of the source is missing.
     """
     chosen, sampling = settings.clips, settings.sampling
+    check_shape(settings)
     if chosen.source == "teacher":
         fill_together([_drawn(settings, samplers, prompts)], samplers, label="the teacher's own clips")
     ranks().dismiss()
     skipped: list[Skipped] = []
     if chosen.source == "sprites":
-        if sampling.height != sampling.width:
-            raise LeanmotionError("clips.source: sprites are square: make sampling.height and sampling.width equal")
         clips = sprites_clips(chosen.count, frames=sampling.frames, size=sampling.height, seed=chosen.seed)
     elif chosen.source == "teacher":
         clips = _stored(_drawn(settings, samplers, prompts)[1])
     else:
-        folder, captions = clips_folder(settings)
-        size = {"frames": sampling.frames, "height": sampling.height, "width": sampling.width}
-        clips = folder_clips(
-            folder, captions, **size, stride=chosen.stride, seed=chosen.seed, count=chosen.count, skipped=skipped
-        )
+        clips = _from_folder(settings, chosen.count, skipped)
     progress = Progress("clips", chosen.count)
     vae = settle(samplers.base.vae, device()).eval().requires_grad_(False)
     count = write_clips(out, _counted(clips, progress), vae, meta={"source": chosen.source})
     progress.close()
     return count, skipped
+
+
+def check_shape(settings: Settings) -> None:
+    """Refuse a source that has no clips of the settings' shape.
+
+    Raises:
+        LeanmotionError: Sprites are square.
+    """
+    if settings.clips.source == "sprites" and settings.sampling.height != settings.sampling.width:
+        raise LeanmotionError("clips.source: sprites are square: make sampling.height and sampling.width equal")
+
+
+def check_folder(settings: Settings) -> None:
+    """Refuse a folder that gives no clip, and captions that name what is outside of it; reads one clip at least.
+
+    Raises:
+        LeanmotionError: As said, or neither folder nor captions are to be read.
+    """
+    if settings.clips.source == "folder":
+        folder, captions = clips_folder(settings)
+        next(_from_folder(settings, 1, []))
+        check_names(folder, captions)
+
+
+def _from_folder(settings: Settings, count: int, skipped: list[Skipped]) -> Iterator[Clip]:
+    folder, captions = clips_folder(settings)
+    chosen, sampling = settings.clips, settings.sampling
+    size = {"frames": sampling.frames, "height": sampling.height, "width": sampling.width}
+    how = {"stride": chosen.stride, "seed": chosen.seed, "count": count}
+    clips = folder_clips(folder, captions, **size, **how, skipped=skipped)
+    if (first := next(clips, None)) is None:
+        why = f", first {skipped[0].file}: {skipped[0].reason}" if skipped else ", as it has no rows"
+        raise LeanmotionError(
+            f"clips.captions: {captions} gives not one clip to train on{why} ({len(skipped)} skipped)"
+        )
+    yield first
+    yield from clips
 
 
 def _drawn(settings: Settings, samplers: Samplers, prompts: Path) -> tuple[Take, list[Chunk]]:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
-import av
 import numpy as np
-import pyarrow.parquet as pq
 from av.error import FFmpegError
-from jaxtyping import UInt8
 
+from leanmotion.clips.captions import Row, read_rows
 from leanmotion.clips.latents import Clip
+from leanmotion.clips.video_reading import read_clip, why_not
 from leanmotion.errors import LeanmotionError
-
-# Containers that hold their own pictures. Playlists and scripts (HLS, concat, ...) name other files and addresses.
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,gif,asf,ogg"
+from leanmotion.pipeline.dvc import cache_folder
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video that could not be used, and why."""
+    """A video or a row of captions that could not be used, and why."""
 
     file: str
     reason: str
@@ -56,132 +52,106 @@ def folder_clips(
         stride: video frames from one clip frame to the next.
         seed: of the crops; a video's own crop depends on the seed and its name only.
         count: stop after that many clips.
-        skipped: gets the videos that are missing, broken or too short.
+        skipped: gets the videos that are missing, broken, too short or elsewhere, and rows that cannot be read.
 
     Raises:
-        LeanmotionError: no folder, no readable captions file, or a row that points outside the folder.
+        LeanmotionError: no folder, no readable captions file, or a row that names what is outside the folder.
     """
     root = Path(folder)
     if not root.is_dir():
         raise LeanmotionError(f"{folder}: no such folder: set clips.path to the folder of your videos")
     done = 0
-    for number, (name, caption) in enumerate(_rows(Path(captions)), 1):
+    for row in _rows(root, Path(captions)):
         if count is not None and done >= count:
             return
-        path = inside(root, name, f"{captions}, row {number}")
-        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed}|{name}".encode()).digest()[:16], "little"))
-        if not path.is_file():
-            skipped.append(Skipped(name, "no such file"))
+        if row.problem:
+            skipped.append(Skipped(row.file or f"row {row.number}", row.problem))
             continue
-        if not caption.strip():
-            skipped.append(Skipped(name, "no caption"))
+        path = inside(root, row.file, f"{captions}, row {row.number}")
+        key = f"{seed}|{row.file}".encode()
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key).digest()[:16], "little"))
+        if _leads_out(path, root):
+            skipped.append(Skipped(row.file, "is a link out of the folder, and not into DVC's cache"))
+            continue
+        if not path.is_file():
+            skipped.append(Skipped(row.file, "no such file"))
             continue
         try:
             video = read_clip(path, frames=frames, height=height, width=width, stride=stride, rng=rng)
         # Damaged videos raise whatever the decoder meets: FFmpeg's errors, and others from its bindings.
-        except (FFmpegError, ValueError, OSError, EOFError, IndexError, MemoryError) as error:
-            skipped.append(Skipped(name, " ".join(str(error).split()) or type(error).__name__))
+        except (FFmpegError, ValueError, OSError, EOFError, LookupError, MemoryError) as error:
+            skipped.append(Skipped(row.file, why_not(path, error)))
             continue
         done += 1
-        yield Clip(caption, video, f"folder:{name}")
+        yield Clip(row.caption, video, f"folder:{row.file}")
+
+
+def check_names(folder: str | Path, captions: str | Path) -> None:
+    """Refuse a captions file of which some row names what is outside the folder, wherever it stands.
+
+    Raises:
+        LeanmotionError: as said, or it is not to be read.
+    """
+    root = Path(folder)
+    for row in _rows(root, Path(captions)):
+        if not row.problem:
+            _relative(root, row.file, f"{captions}, row {row.number}")
 
 
 def inside(root: Path, name: str, where: str) -> Path:
-    """The path of a file in a folder.
+    """The path of a file in a folder, by a name as people write it: with backslashes, accents composed or not.
+
+    An absolute name that lies in the folder is taken, and one that begins with the folder's own name.
 
     Raises:
-        LeanmotionError: the name is absolute, climbs out with `..`, or follows a link out of the folder.
+        LeanmotionError: the name is absolute and elsewhere, or climbs out with `..`.
     """
+    name = _relative(root, name, where)
+    spelt = [name, name.replace("\\", "/")]
+    spelt += [unicodedata.normalize(form, spelt[1]) for form in ("NFC", "NFD")]
+    spelt += [other.removeprefix(f"{root.name}/") for other in spelt if other.startswith(f"{root.name}/")]
+    with suppress(OSError):  # a name that is too long: not a file, which the caller finds
+        return next((root / other for other in spelt if (root / other).is_file()), root / name)
+    return root / name
+
+
+def _relative(root: Path, name: str, where: str) -> str:
+    """A name relative to the folder, by the name alone: no file is looked at."""
     parts = PurePosixPath(name).parts
-    outside = not name or "\0" in name or ".." in parts or PurePosixPath(name).is_absolute()
+    if PurePosixPath(name).is_absolute() and ".." not in parts:
+        for base in (root.absolute(), root.resolve()):
+            with suppress(ValueError):
+                return PurePosixPath(name).relative_to(base).as_posix()
     # Also as Windows would read it: captions files travel.
-    outside |= ".." in PureWindowsPath(name).parts or bool(PureWindowsPath(name).anchor)
-    path = root / name if not outside else root
-    with suppress(OSError, RuntimeError):  # a loop of links: not a file, which the caller finds
-        outside |= not path.resolve().is_relative_to(root.resolve())
-    if outside:
+    climbs = ".." in parts or ".." in PureWindowsPath(name).parts
+    anchored = PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    if not name or "\0" in name or climbs or anchored:
         raise LeanmotionError(f"{where}: {name!r} is not inside {root}: name files relative to the folder")
-    return path
+    return name
 
 
-def read_clip(
-    path: Path, *, frames: int, height: int, width: int, stride: int, rng: np.random.Generator
-) -> UInt8[np.ndarray, "frames height width 3"]:
-    """A random stretch and crop of a video; only its own frames are held.
+def _rows(root: Path, captions: Path) -> Iterator[Row]:
+    """Rows of the captions file; a row is told from the rest of another one by the file that it names."""
 
-    Raises:
-        ValueError: no pictures, or too few.
-        FFmpegError: broken, or not a video of its own (playlists are refused).
-    """
-    span = (frames - 1) * stride + 1
-    length = _length(path)
-    if length < span:
-        raise ValueError(f"has {length} frames, {span} are needed")
-    start = int(rng.integers(length - span + 1))
-    across, down = float(rng.random()), float(rng.random())
-    wanted = set(range(start, start + span, stride))
-    pictures = []
-    with _open(path) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                scale = max(height / frame.height, width / frame.width)
-                h, w = max(height, round(frame.height * scale)), max(width, round(frame.width * scale))
-                picture = frame.reformat(width=w, height=h, format="rgb24", interpolation="BICUBIC").to_ndarray()
-                top, left = int(down * (h - height + 1)), int(across * (w - width + 1))
-                pictures.append(picture[top : top + height, left : left + width])
-            if len(pictures) == frames:
-                return np.ascontiguousarray(np.stack(pictures))
-    raise ValueError(f"broke off after {len(pictures)} of the {frames} frames")
+    def exists(name: str) -> bool:
+        with suppress(LeanmotionError, OSError):
+            return inside(root, name, "").is_file()
+        return False
+
+    return read_rows(captions, exists)
 
 
-def _open(path: Path) -> Any:
-    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-    return av.open(str(path.resolve()), "r", options=options)
-
-
-def _length(path: Path) -> int:
-    """Pictures of a video by its packets: what a header says may be missing or wrong."""
-    with _open(path) as container:
-        if not container.streams.video:
-            raise ValueError("has no pictures")
-        return sum(1 for packet in container.demux(video=0) if packet.size)
-
-
-def _rows(path: Path) -> Iterator[tuple[str, str]]:
-    """File and caption of every row, streamed."""
+def _leads_out(path: Path, root: Path) -> bool:
+    """Whether links lead out of the folder; into DVC's cache they may, whose files DVC links to where it is told so."""
     try:
-        rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
-        for row in rows:
-            if "file" in row:
-                yield str(row["file"] or ""), str(row.get("caption") or "")
-            else:
-                file = f"{row['videoid']}.mp4"
-                yield f"{row['page_dir']}/{file}" if row["page_dir"] else file, str(row["name"] or "")
-    except LeanmotionError:
-        raise
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise LeanmotionError(f"{path}: not a readable captions file ({error}): CSV or Parquet") from error
+        place, home = path.resolve(), root.resolve()
+    except (OSError, RuntimeError):  # a loop of links: not a file, which the caller finds
+        return False
+    return not place.is_relative_to(home) and not any(place.is_relative_to(cache) for cache in _caches(home))
 
 
-def _csv(path: Path) -> Iterator[dict[str, Any]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        _check(path, reader.fieldnames or [])
-        yield from reader
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    file = pq.ParquetFile(path)
-    columns = _check(path, file.schema_arrow.names)
-    for batch in file.iter_batches(1024, columns=columns):
-        yield from batch.to_pylist()
-
-
-def _check(path: Path, names: Any) -> list[str]:
-    for columns in (["file", "caption"], ["videoid", "name", "page_dir"]):
-        if set(columns) <= set(names):
-            return columns
-    raise LeanmotionError(
-        f"{path}: has columns {', '.join(names)}: needed are file and caption, or videoid, name and page_dir"
-    )
+@cache
+def _caches(home: Path) -> tuple[Path, ...]:
+    """Caches of the DVC projects of a folder and of this one."""
+    found = [cache_folder(place) for place in (home, Path.cwd())]
+    return tuple({place.resolve() for place in found if place is not None})

@@ -3,7 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,6 +21,7 @@ after a run:         open data/report.html
                      leanmotion generate --prompt "..." -o clip.gif
                      leanmotion show data/ranking.parquet
 """
+_AS_JUDGED = "[default: as the adapter was judged, else by the settings]"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=_HELP)
 
 
@@ -29,47 +30,56 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 def check(
     params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
     measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
+    tflops: Annotated[float, typer.Option(min=0, help="count a whole run, at so many TFLOP/s achieved")] = 0.0,
 ) -> None:
     """Check settings, weight files and prompts; say what a whole run draws, stores and takes.
 
-    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages, weights and
-    extractor are opened, free disk is set beside what videos will take. With --measure one chunk of clips is drawn
-    (after a first one to warm up), and time and memory of a whole run are worked out from it.
+    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages; teacher,
+    extractor, prompts and captions are opened, and all is refused that a later stage would stop at by settings and
+    files alone; free disk is set beside what videos will take. With --measure one chunk of clips is drawn
+    (after a first one to warm up), and time and memory of a whole run are worked out from it. With --tflops the
+    arithmetic is counted instead, on no data: for a card that is not here.
 
     \b
     leanmotion check
     leanmotion check --measure --params presets/animatediff-v1-5-2.yaml
+    leanmotion check --tflops 60 --params presets/animatediff-v1-5-2-evening.yaml
     """
+    from leanmotion.checking.refusals import refuse
+    from leanmotion.checking.remarks import remarks
     from leanmotion.commands import estimate
     from leanmotion.commands.plan import check_flow
-    from leanmotion.cost.inspection import check_adapter
-    from leanmotion.features.embedding import open_extractor
-    from leanmotion.model.teacher import weight_files
     from leanmotion.pipeline.settings import load_settings
-    from leanmotion.pipeline.watched_paths import check_paths
-    from leanmotion.prompts.splits import load_prompts
 
     settings = load_settings(params)
-    check_paths(settings)
     stages = check_flow(settings)
-    files = weight_files(settings.teacher)
-    prompts = load_prompts(settings.prompts.source)
-    extractor = open_extractor(settings)
-    clips, blocks = sum(settings.split_counts.values()), check_adapter(settings)
+    opened = refuse(settings)
+    prompts, extractor, files = opened.prompts, opened.extractor, opened.files.values()
+    clips = sum(settings.split_counts.values()) + settings.prompts.confirm * settings.prompts.select
+    blocks = len(settings.teacher.blocks)
     print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
     print(f"dvc.yaml: {stages} stages and families of stages find their settings")
-    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files.values()))}")
+    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files))}")
     print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
+    new = len(set(opened.confirming) - set(prompts))
+    others, source = len(opened.confirming), settings.prompts.confirm_source
+    print(f"prompts that confirm: {others} from {source}, {new} of them nowhere else")
+    for line in remarks(opened):
+        print(line)
     print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
     to_draw = estimate.clips_to_draw(settings)
     print(f"to draw: {sum(to_draw.values())} clips ({', '.join(f'{stage} {n}' for stage, n in to_draw.items())})")
     raw, low, high = (estimate.size(n) for n in estimate.video_bytes(settings))
     free = estimate.size(shutil.disk_usage(Path.cwd()).free)
     print(f"disk: {raw} of raw frames, {low} to {high} as stored twice (chunks, DVC cache); {free} are free")
+    if tflops:
+        from leanmotion.commands.counted import counted_lines
+
+        print("\n".join(counted_lines(settings, tflops)))
     if not measure:
         print("time and memory: `leanmotion check --measure` draws one chunk to tell")
         return
-    speed = estimate.measure_speed(settings)
+    speed = estimate.measure_speed(settings, opened.pipeline)
     taken = estimate.seconds(settings, speed)
     print(f"memory: {estimate.size(speed.peak_bytes)} at peak while drawing, on {speed.device}")
     chunk = settings.sampling.chunk
@@ -77,6 +87,15 @@ def check(
     print(f"  drawing and training, all stages: about {estimate.duration(sum(taken.values()))}")
     for stage, value in taken.items():
         print(f"  {stage}: {estimate.duration(value)}")
+
+
+@app.command()
+@guarded
+def taken() -> None:
+    """Print, in Markdown, what is read, converted and refused of users' files: the table of docs/real-teachers.md."""
+    from leanmotion.checking.taken import table
+
+    print(table(), end="")
 
 
 @app.command()
@@ -93,6 +112,47 @@ def plan() -> None:
 
     load_settings()  # what would run under wrong settings is their error, in one line
     print("\n".join(lines(ask())))
+
+
+@app.command("solve")
+@guarded
+def solve_command(
+    latency: Annotated[str, typer.Option(help="how much measured time may be left, as 70%")] = "",
+    macs: Annotated[str, typer.Option(help="likewise of multiply-accumulates")] = "",
+    parameters: Annotated[str, typer.Option(help="likewise of parameters")] = "",
+    blocks: Annotated[int | None, typer.Option(help="how many go")] = None,
+    of: Annotated[str, typer.Option(help="what budgets are shares of: call, the whole UNet's, or motion")] = "call",
+    granularity: Annotated[str, typer.Option(help="of what is deleted")] = "temporal_transformer",
+    best: Annotated[int, typer.Option(min=1, help="sets to print")] = 5,
+    pareto: Annotated[Path | None, typer.Option(help="a CSV file for the front: damage against what is saved")] = None,
+    write: Annotated[str, typer.Option(help="put the best set into the settings, as a round of this name")] = "",
+    measure: Annotated[bool, typer.Option(help="time the best set on this machine, beside what is foretold")] = False,
+    params: Annotated[Path, typer.Option(help="the settings")] = Path("params.yaml"),
+    data: Annotated[Path, typer.Option(help="the folder of artefacts")] = Path("data"),
+) -> None:
+    """Find the sets of least predicted damage that keep to a budget, by the last run's influence and profile.
+
+    \b
+    leanmotion solve --latency 70%
+    leanmotion solve --blocks 14 --pareto front.csv
+    leanmotion solve --macs 85% --write lean && dvc repro
+    """
+    from leanmotion.commands import solve
+    from leanmotion.pipeline import terminal
+
+    asked = {name: text for name, text in (("latency", latency), ("macs", macs), ("parameters", parameters)) if text}
+    budgets = {name: solve.share_of(text, name) for name, text in asked.items()}
+    problem = solve.read_problem(data, granularity, of)
+    rows = solve.rows_of(problem, solve.solve(problem, budgets, blocks, best))
+    terminal.show(f"least predicted damage, shares of {of}", *solve.table_of(problem, rows))
+    if pareto is not None:
+        axis = next(iter(budgets or problem.saved))
+        print(f"{pareto}: {solve.write_front(problem, axis, pareto)} sets that none beats in {axis} and damage")
+    if write:
+        solve.write_round(params, write, granularity, rows[0]["removed"])
+        print(f"{params}: rounds.{write} deletes the first of these: `dvc repro`")
+    if measure:
+        print(solve.time_set(params, data, granularity, rows[0]))
 
 
 @app.command("sweep")
@@ -135,16 +195,16 @@ def generate(
     adapter: Annotated[Path, typer.Option(help="a pruned adapter's folder")] = Path("data/export/pruned"),
     base: Annotated[str, typer.Option(help="the base: folder, single file, hub id [default: teacher.base]")] = "",
     compare: Annotated[bool, typer.Option("--compare", help="the teacher's clip of the same seed on the left")] = False,
-    params: Annotated[Path, typer.Option(help="settings that what follows is taken from")] = Path("params.yaml"),
-    frames: Annotated[int | None, typer.Option(min=1, help="[default: sampling.frames]")] = None,
-    height: Annotated[int | None, typer.Option(min=8, help="[default: sampling.height]")] = None,
-    width: Annotated[int | None, typer.Option(min=8, help="[default: sampling.width]")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="[default: sampling.steps]")] = None,
-    guidance: Annotated[float | None, typer.Option(min=1, help="[default: sampling.guidance]")] = None,
+    params: Annotated[Path, typer.Option(help="settings, for what the adapter does not say")] = Path("params.yaml"),
+    frames: Annotated[int | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
+    height: Annotated[int | None, typer.Option(min=8, help=_AS_JUDGED)] = None,
+    width: Annotated[int | None, typer.Option(min=8, help=_AS_JUDGED)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
+    guidance: Annotated[float | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
     fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
 ) -> None:
-    """Draw one clip with a pruned adapter.
+    """Draw one clip with a pruned adapter, by the sampler that judged it.
 
     \b
     leanmotion generate --prompt "two red triangles meet" -o clip.gif
@@ -152,27 +212,12 @@ def generate(
     """
     if out.suffix not in {".gif", ".mp4"}:
         raise LeanmotionError(f"--out {out}: choose a name that ends in .gif or .mp4")
-    import numpy as np
-    import torch
-
-    from leanmotion.model.pruned_adapter import load_pruned_pipeline
-    from leanmotion.model.teacher import load_pipeline
-    from leanmotion.model.weights import locate
+    from leanmotion.commands.drawing import draw_clips
     from leanmotion.pipeline.settings import load_settings
     from leanmotion.report.gallery import write_clips
 
-    settings = load_settings(params)
-    s = settings.sampling
-    pipelines = [load_pipeline(settings.teacher)] if compare else []
-    pipelines.append(load_pruned_pipeline(adapter, base=base or locate(settings.teacher.base, role="base")))
-    clips = []
-    for pipeline in pipelines:
-        drawn: Any = pipeline(
-            prompt, negative_prompt=settings.prompts.negative, num_frames=frames or s.frames, height=height or s.height,
-            width=width or s.width, num_inference_steps=steps or s.steps, guidance_scale=guidance or s.guidance,
-            generator=torch.Generator().manual_seed(seed), output_type="np",
-        )  # fmt: skip
-        clips.append((np.asarray(drawn.frames[0]) * 255).round().astype(np.uint8))
+    asked = {"frames": frames, "height": height, "width": width, "steps": steps, "guidance": guidance}
+    clips = draw_clips(load_settings(params), prompt, seed, adapter=adapter, base=base, compare=compare, asked=asked)
     write_clips(clips, out, fps=fps)
     print(out)
 

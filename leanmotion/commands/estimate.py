@@ -31,9 +31,11 @@ def clips_to_draw(settings: Settings) -> dict[str, int]:
     counts = {
         "generate": 2 * sum(splits.values()),
         "ablate": len(settings.teacher.blocks) * splits["rank"],
-        "probe": probes * splits["rank"],
+        "probe": probes * (settings.probe.prompts or splits["rank"]),
         # Each round twice: pruned only, and distilled.
         "render": 2 * len(settings.rounds) * shown,
+        # The chosen student's, and the original's under both sets of seeds.
+        "confirm": 3 * settings.prompts.confirm * settings.prompts.select,
     }
     return counts | ({"clips": settings.clips.count} if settings.clips.source == "teacher" else {})
 
@@ -47,8 +49,12 @@ def video_bytes(settings: Settings) -> tuple[int, int, int]:
     return raw, int(raw * low * COPIES), int(raw * high * COPIES)
 
 
-def measure_speed(settings: Settings) -> Speed:
+def measure_speed(settings: Settings, pipeline: Any = None) -> Speed:
     """Draw one chunk with the teacher, after a first one that is not timed.
+
+    Args:
+        settings: all settings.
+        pipeline: the teacher, where it is loaded already.
 
     Raises:
         LeanmotionError: weights that are missing, damaged or do not fit.
@@ -63,7 +69,7 @@ def measure_speed(settings: Settings) -> Speed:
 
     torch.set_num_threads(settings.sampling.threads)
     where = device()
-    sampler = Sampler(load_pipeline(settings.teacher), settings.sampling, where)
+    sampler = Sampler(pipeline or load_pipeline(settings.teacher), settings.sampling, where)
     prompts = load_prompts(settings.prompts.source)
     chunk = [Request(prompts[i % len(prompts)], settings.prompts.negative, i) for i in range(settings.sampling.chunk)]
     sampler(chunk[:1])
@@ -75,18 +81,46 @@ def measure_speed(settings: Settings) -> Speed:
 def seconds(settings: Settings, speed: Speed) -> dict[str, float]:
     """Stage -> seconds on this device, of the stages that draw or train.
 
-    A training step counts as four UNet calls a clip: the teacher's, and three of the student's size for forward and
-    backward (Kaplan et al. 2020, section 2.1: backward costs twice forward). Students are lighter: an upper bound.
+    A step of single steps counts as four UNet calls a clip: the teacher's, and three of the student's size for forward
+    and backward (Kaplan et al. 2020, section 2.1: backward costs twice forward). One of end points draws the clip, and
+    goes back through its last steps. Students are lighter: an upper bound, as a total of the run is for each branch.
     """
     found = {stage: n * speed.clip_seconds for stage, n in clips_to_draw(settings).items()}
-    calls = settings.sampling.steps * (2 if settings.sampling.guidance > 1 else 1)
-    how = settings.distillation
-    # A round that leaves no block, or has no steps, trains nothing.
-    left = [name for name, r in settings.rounds.items() if r.count < len(settings.teacher.blocks)]
-    budgets = [steps for name in left if (steps := settings.steps_of(name))]
-    # Trajectories under guidance show each clip with both prompts; validation draws with three sets of weights.
-    shown = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else calls // settings.sampling.steps)
-    return found | {"distill": (shown / calls + 3 * how.validation * len(budgets)) * speed.clip_seconds}
+    asked, blocks, steps = settings.influence, len(settings.teacher.blocks), settings.sampling.steps
+    # Four units a block, half a call each: what lies before a block is not computed again.
+    parts = min(asked.steps, steps) * (1 + 4 * blocks / 2) / steps
+    found["influence"] = asked.prompts * (1 + parts) * speed.clip_seconds
+    return found | {"distill": training_clips(settings) * speed.clip_seconds}
+
+
+def training_clips(settings: Settings) -> float:
+    """All training, in drawings of a clip that take as many calls of the UNet; see `seconds`."""
+    how, steps = settings.distillation, settings.sampling.steps
+    shown = 2 if settings.sampling.guidance > 1 else 1
+    budgets = training_steps(settings)
+    if how.objective == "endpoint":
+        clips = sum(budgets) * how.batch * (1 + 2 * how.last_steps / steps) + (
+            how.endpoint_clips if any(budgets) else 0
+        )
+    else:
+        # Trajectories under guidance show each clip with both prompts.
+        clips = 4 * sum(budgets) * how.batch * (1 if how.inputs == "clips" else shown) / (steps * shown)
+    # Validation draws before and after, the teacher once for all rounds.
+    return clips + (how.validation * (2 * len(budgets) + 1) if budgets else 0)
+
+
+def training_steps(settings: Settings) -> list[int]:
+    """Steps of each round that has any to train; of one whose harm decides, what is left of the total at most."""
+    behind, found = {"base": 0}, []
+    for name, this in settings.rounds.items():
+        spent, steps = behind[this.from_], settings.steps_of(name)
+        if this.size == len(settings.teacher.blocks):
+            steps = 0  # no block is left
+        elif steps is None:
+            steps = max(0, settings.distillation.budget.total - spent)
+        behind[name] = spent + steps
+        found.append(steps)
+    return [steps for steps in found if steps]
 
 
 def duration(value: int | float) -> str:

@@ -1,76 +1,27 @@
 """The README's results, written from metrics and artefacts: no figure there is typed by hand."""
 
-import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from leanmotion.commands.readme_results import Results, read_results, real, untrained
+from leanmotion.commands.readme_sentences import headline, labels, reading
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.numbers import amount, percent, short
-from leanmotion.pipeline.settings import Settings, load_settings
 from leanmotion.pipeline.tables import write_text
 
 GIF, SHEET = "docs/original-and-pruned.gif", "docs/contact-sheet.png"
 TIME = "UNet call"
 _GIF_CLIPS, _SHEET_CLIPS, _STRIP = 8, 8, 8
-_EMBEDDED = ("data/teacher/base", "data/teacher/adapter")
-
-
-@dataclass(frozen=True)
-class Results:
-    """What git keeps of a run: rows of `metrics/plots/rounds.csv`, and `ranking.json` and `selection.json`.
-
-    `reason` is the stop rule's sentence, of `selection.txt`. `teacher` is the embedded teacher's `teacher.json`, where
-    that is the run's teacher and was checked.
-    """
-
-    settings: Settings
-    rounds: Sequence[Mapping[str, str]]
-    ranking: Mapping[str, Any]
-    selection: Mapping[str, Any]
-    reason: str
-    teacher: Mapping[str, Any] | None = None
-
-    @property
-    def shown(self) -> str:
-        """The round whose clips are shown: the chosen one, or the furthest where none is."""
-        return str(self.selection["round"] if self.selection["round"] != "base" else self.rounds[-1]["round"])
-
-    def removed(self, name: str) -> int:
-        """Blocks that are gone after a round."""
-        return int(next(row["removed"] for row in self.rounds if row["round"] == name))
-
-
-def read_results(params: Path, metrics: Path) -> Results:
-    """Read what git keeps.
-
-    Raises:
-        LeanmotionError: A file is missing or damaged.
-    """
-    settings, names = load_settings(params), ["ranking", "selection"]
-    if (settings.teacher.base, settings.teacher.adapter) == _EMBEDDED and (metrics / "teacher.json").exists():
-        names.append("teacher")
-    try:
-        with (metrics / "plots/rounds.csv").open(encoding="utf-8", newline="") as file:
-            rounds = sorted(csv.DictReader(file), key=lambda row: int(row["removed"]))
-        kept = [json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in names]
-        reason = (metrics / "selection.txt").read_text(encoding="utf-8").strip()
-    except FileNotFoundError as error:
-        raise LeanmotionError(f"{error.filename}: no such file: `dvc repro` makes it") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise LeanmotionError(f"{metrics}: damaged metrics ({error}): `git checkout -- {metrics}`") from error
-    return Results(settings, rounds, kept[0], kept[1], reason, *kept[2:])
 
 
 def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
     """Marker -> what stands between `<!-- marker -->` and `<!-- /marker -->`.
 
-    `results`: the GIF and the table; `reading`: how to read it, and the contact sheet.
+    `results`: the answer in a sentence, the GIF and the table; `reading`: how to read it, and the contact sheet.
 
     Args:
         found: The metrics.
@@ -82,18 +33,19 @@ def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
     last = int(found.rounds[-1]["removed"])
     without = "without any motion block" if last == total else f"without {last} of {total} motion blocks"
     results = [
+        *headline(found),
         f"![Clips of the original above, of the same prompts and seeds with {gone} of {total} motion blocks deleted "
         f"and {rest} below]({GIF})",
         f"*Above: the original. Below: {gone} of its {total} motion blocks deleted, {rest}. Same prompts, same seeds.*",
-        f"What `make repro` finds on the embedded default ({_labels(found)}):",
+        f"What `make repro` finds on the embedded default ({labels(found)}):",
         table(found, seconds),
     ]
-    reading = [
-        _reading(found),
+    how = [
+        reading(found),
         f"![Strips of frames: the original on the left, the same prompts and seeds {without} on the right]({SHEET})",
         f"*Left: the original's clips of held-out captions. Right: the same prompts and seeds {without}, undistilled.*",
     ]
-    return {"results": "\n\n".join(results), "reading": "\n\n".join(reading)}
+    return {"results": "\n\n".join(results), "reading": "\n\n".join(how)}
 
 
 def table(found: Results, seconds: Mapping[str, float]) -> str:
@@ -107,13 +59,13 @@ def table(found: Results, seconds: Mapping[str, float]) -> str:
     for row in found.rounds:
         name, original = row["round"], row["round"] == "base"
         distilled = _spread(row, "distilled_fvd_same_seeds", short)
-        if _untrained(found, row):
+        if untrained(found, row):
             distilled += " (kept untrained)"
         called = "original" if original else f"**{name}**, chosen" if name == found.selection["round"] else name
-        cells = [called, row["removed"], short(_real(row, "pruned_fvd_same_seeds")), distilled]
-        cells += [short(_real(row, "distilled_fvd")), _spread(row, "distilled_motion_accuracy", percent)]
+        cells = [called, row["removed"], short(real(row, "pruned_fvd_same_seeds")), distilled]
+        cells += [short(real(row, "distilled_fvd")), _spread(row, "distilled_motion_accuracy", percent)]
         rows.append([*cells, amount(row["parameters"]), amount(row["macs"]), _milli(seconds.get(name))])
-    heads = any(_real(row, "distilled_motion_accuracy") is not None for row in found.rounds)
+    heads = any(real(row, "distilled_motion_accuracy") is not None for row in found.rounds)
     keep = [i for i, name in enumerate(head) if name != "motion read" or heads]
     if "none" in seconds:
         rows.append(["no motion module", *[""] * 7, _milli(seconds["none"])])
@@ -188,56 +140,9 @@ def read_seconds(latency: Path) -> dict[str, float]:
     }
 
 
-def _labels(found: Results) -> str:
-    official = found.settings.extractor.name == "i3d" and found.settings.extractor.sha256 is None
-    papers = "" if official else "; not the FVD of papers"
-    videos, frames = found.selection["original_videos"], found.settings.sampling.frames
-    return f"{found.ranking['extractor']} features, N = {videos} clips of {frames} frames, report split{papers}"
-
-
-def _reading(found: Results) -> str:
-    base = next(row for row in found.rounds if row["round"] == "base")
-    said = [
-        "FVD is to the original's clips of the same prompts and seeds; *across seeds* is to the original's under other "
-        f"seeds, where the original itself is at {short(_real(base, 'null'))}."
-    ]
-    if base.get("distilled_motion_accuracy"):
-        said.append(
-            "*Motion read*: how often the clips show the motion that the caption asks for, by the small reader."
-        )
-    if any(_untrained(found, row) for row in found.rounds):
-        said.append("*Kept untrained*: training did not bring drawn clips closer to the original's, and was dropped.")
-    if found.selection["round"] != "base":
-        said.append(f"The stop rule: {found.reason}")
-        low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
-        said.append(
-            f"On the report split, by which nothing is chosen, its excess is {value:.0%} [{low:.0%}, {high:.0%}]: the "
-            f"interval is what {found.selection['original_videos']} clips tell."
-        )
-    if (tau := found.ranking.get("split_half_tau")) is not None:
-        said.append(f"The split-half Kendall tau of the ranking is {tau:.2f}.")
-    if found.teacher:
-        read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
-        said.append(
-            f"The teacher is a small one: of captions that it never saw, {', '.join(read[:-1])} and {read[-1]} that it "
-            f"draws are read as asked for ({found.teacher['clips']} clips: `make teacher-check`)."
-        )
-    return " ".join(said)
-
-
-def _untrained(found: Results, row: Mapping[str, str]) -> bool:
-    """Whether a round that could be trained draws, to the bit, what it drew before training."""
-    some_left = 0 < int(row["removed"]) < len(found.settings.teacher.blocks)
-    return some_left and row["trained"] == "False"
-
-
-def _real(row: Mapping[str, str], key: str) -> float | None:
-    return float(row[key]) if row.get(key) else None
-
-
 def _spread(row: Mapping[str, str], key: str, write: Any) -> str:
-    low, high = _real(row, f"{key}_low"), _real(row, f"{key}_high")
-    value = write(_real(row, key))
+    low, high = real(row, f"{key}_low"), real(row, f"{key}_high")
+    value = write(real(row, key))
     return value if low is None or high is None else f"{value} [{write(low)}, {write(high)}]"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from leanmotion.commands.plan import plan
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.requests import Request
+from leanmotion.model.requests import Request, Variant
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
@@ -67,7 +67,7 @@ def outdated(root: Path = Path()) -> set[str] | None:
 
 
 def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
-    """The takes of the stages `generate`, `ablate`, `probe`, `render` and `clips` that can be known now.
+    """The takes of `generate`, `ablate`, `probe`, `render`, `confirm_videos` and `clips` that can be known now.
 
     Args:
         settings: All settings; prompts and seeds come from them as the `prompts` stage writes them.
@@ -83,11 +83,14 @@ def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
         raise LeanmotionError(f"{data / 'teacher.json'} is of other settings or weights: `dvc repro inspect` first")
     students, left_out = _students(settings, data, stale)
     samplers = Samplers(settings, record, students)
+    sets = settings.prompts.confirm_splits
     requests = {
-        (split, seeds): _requests(prompt_rows(settings.prompts, split), seeds) for split in SPLITS for seeds in "ab"
+        (split, seeds): _requests(prompt_rows(settings.prompts, split), seeds)
+        for split in [*SPLITS, *sets]
+        for seeds in "ab"
     }
     takes: dict[str, list[Take]] = {
-        "generate": [Take("full", samplers.teacher(), split, seeds) for split, seeds in requests],
+        "generate": [Take("full", samplers.teacher(), split, seeds) for split in SPLITS for seeds in "ab"],
         "ablate": [Take(block, samplers.teacher([block]), "rank") for block in settings.teacher.blocks],
         "probe": _probes(settings, data, samplers, stale, left_out),
         "render": [
@@ -99,9 +102,17 @@ def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
                 ("distilled", samplers.student(student)),
             )
         ],
+        "confirm_videos": [
+            Take(name, variant, split, seeds)
+            for name, variant, seeds in _chosen(data, samplers, students, stale, left_out)
+            for split in sets
+        ],
     }
     jobs = {
-        family: [(take, cut(take.variant, requests[take.split, take.seeds], settings.sampling)) for take in members]
+        family: [
+            (take, cut(take.variant, requests[take.split, take.seeds][: take.count], settings.sampling))
+            for take in members
+        ]
         for family, members in takes.items()
     }
     if settings.clips.source == "teacher":
@@ -166,10 +177,23 @@ def _probes(
         return []
     rows = read_frame(table, "similarity")
     return [
-        Take(probe.name, samplers.teacher(probe.units), "rank")
+        Take(probe.name, samplers.teacher(probe.units), "rank", count=settings.probe.prompts)
         for name, chosen in settings.probe.sets.items()
         for probe in probes_of(name, chosen, rows, seed=settings.probe.seed)
     ]
+
+
+def _chosen(
+    data: Path, samplers: Samplers, students: Sequence[Student], stale: Collection[str] | None, left_out: list[str]
+) -> list[tuple[str, Variant, str]]:
+    """What confirms the choice, where it is known and some round was chosen: name, variant and seeds."""
+    if stale is None or "select" in stale or not (data / "chosen/student.json").is_file():
+        left_out.append(f"confirm_videos: {_why(stale)}: `dvc repro select` first")
+        return []
+    wanted = Student.read(data / "chosen")
+    teacher, found = samplers.teacher(), [one for one in students if one.weights == wanted.weights]
+    originals = [] if wanted.is_teacher else [("full", teacher, seeds) for seeds in "ab"]
+    return originals + [("distilled", samplers.student(one), "b") for one in found]
 
 
 def _why(stale: Collection[str] | None) -> str:

@@ -7,7 +7,14 @@ from leanmotion.cost.macs import unet_macs
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.model.removal import without_units
 from leanmotion.model.sampler import latent_shape
-from leanmotion.model.teacher import TeacherRecord, fingerprint, load_motion_adapter, load_pipeline, revisions
+from leanmotion.model.teacher import (
+    TeacherRecord,
+    check_configs,
+    fingerprint,
+    load_motion_adapter,
+    load_pipeline,
+    revisions,
+)
 from leanmotion.model.units import block_ids, list_units, parameters
 from leanmotion.pipeline.settings import Settings
 
@@ -23,24 +30,11 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
         LeanmotionError: Other weights than `teacher.sha256`, other blocks than `teacher.blocks`, weights that are
             not finite, or more frames than the adapter's positions.
     """
-    total, files = fingerprint(settings.teacher)
-    expected = settings.teacher.sha256
-    if expected is not None and total != expected:
-        raise LeanmotionError(
-            f"teacher.sha256 is {expected}, the weights found are {total}: restore them "
-            "(embedded ones by `git checkout -- data/teacher`), or put the new value into params.yaml to accept them"
-        )
+    total, files = checked_fingerprint(settings)
     pipeline = load_pipeline(settings.teacher)
     unet = pipeline.unet
-    _check_blocks(settings.teacher.blocks, block_ids(unet))
-    for part in ("unet", "vae", "text_encoder"):
-        _check_finite(part, getattr(pipeline, part))
-    _check_frames(settings.sampling.frames, unet)
-    _, frames, height, width = latent_shape(pipeline, settings.sampling)
+    macs = check_pipeline(settings, pipeline)
     units = list_units(unet)
-    macs = unet_macs(
-        unet, frames=frames, height=height, width=width, tokens=pipeline.tokenizer.model_max_length, units=units
-    )
     rows = [
         {"unit": unit.id, **{k: v for k, v in asdict(unit).items() if k != "id"}, "macs": macs[unit.id]}
         for unit in units
@@ -63,14 +57,55 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
     return record, rows
 
 
-def check_adapter(settings: Settings) -> int:
-    """Check the settings against the adapter alone, which is quickly read; returns its number of motion blocks.
+def checked_fingerprint(settings: Settings) -> tuple[str, dict[str, str]]:
+    """SHA-256 of the whole teacher and of each of its files.
 
     Raises:
-        LeanmotionError: An adapter that does not load, other blocks than `teacher.blocks`, or more frames than its
-            positions.
+        LeanmotionError: Other weights than `teacher.sha256`.
     """
-    adapter = load_motion_adapter(settings.teacher)
+    total, files = fingerprint(settings.teacher)
+    expected = settings.teacher.sha256
+    if expected is not None and total != expected:
+        raise LeanmotionError(
+            f"teacher.sha256 is {expected}, the weights found are {total}: restore them "
+            "(embedded ones by `git checkout -- data/teacher`), or put the new value into params.yaml to accept them"
+        )
+    return total, files
+
+
+def check_pipeline(settings: Settings, pipeline: Any) -> dict[str, int]:
+    """Check the loaded teacher against the settings: MACs of a call at their size, as `unet_macs` gives them.
+
+    Raises:
+        LeanmotionError: Other blocks than `teacher.blocks`, weights that are not finite, more frames than the
+            adapter's positions, a size that the VAE cannot make, or a UNet that cannot be called.
+    """
+    unet = pipeline.unet
+    _check_blocks(settings.teacher.blocks, block_ids(unet))
+    for part in ("unet", "vae", "text_encoder"):
+        _check_finite(part, getattr(pipeline, part))
+    _check_frames(settings.sampling.frames, unet)
+    _, frames, height, width = latent_shape(pipeline, settings.sampling)
+    tokens = pipeline.tokenizer.model_max_length
+    try:
+        return unet_macs(unet, frames=frames, height=height, width=width, tokens=tokens)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:  # of a kind that we have not met
+        line, size = " ".join(str(error).split())[:200], settings.sampling
+        raise LeanmotionError(
+            f"teacher.base: {settings.teacher.base}: its UNet cannot be called for {size.frames} frames of "
+            f"{size.width} x {size.height} ({line}): choose another base or size"
+        ) from error
+
+
+def check_adapter(settings: Settings, adapter: Any = None) -> int:
+    """Check the settings against adapter and base by what is quickly read; returns the number of motion blocks.
+
+    Raises:
+        LeanmotionError: An adapter that does not load, other blocks than `teacher.blocks`, more frames than its
+            positions; or a base of another kind.
+    """
+    check_configs(settings.teacher)
+    adapter = adapter or load_motion_adapter(settings.teacher)
     found = block_ids(adapter)
     _check_blocks(settings.teacher.blocks, found)
     _check_frames(settings.sampling.frames, adapter)

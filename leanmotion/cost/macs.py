@@ -84,11 +84,9 @@ def unet_macs(
         MACs by unit id, then `motion` (the sum over temporal transformers) and `total` (the UNet).
     """
     units = list(list_units(unet) if units is None else units)
-    inputs = unet_inputs(unet, frames=frames, height=height, width=width, batch=batch, tokens=tokens, device="meta")
-    weights = {name: tensor.to("meta") for name, tensor in (*unet.named_parameters(), *unet.named_buffers())}
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        torch.func.functional_call(unet, weights, kwargs={**inputs, "return_dict": False})
+    counter = _counted(unet, unet_inputs(
+        unet, frames=frames, height=height, width=width, batch=batch, tokens=tokens, device="meta"
+    ))  # fmt: skip
     flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     root = type(unet).__name__
     # A multiplication and an addition are two of PyTorch's flops and one MAC.
@@ -99,3 +97,65 @@ def unet_macs(
         "motion": sum(flops.get(f"{root}.{address}", 0) for address in motion) // 2,
         "total": flops.get("Global", 0) // 2,
     }
+
+
+def macs_after(unet: nn.Module, *, frames: int, height: int, width: int, tokens: int = 77) -> dict[str, int]:
+    """Multiply-accumulates of a call on one clip from each motion block on, itself included, by block id.
+
+    What comes before is what a call can leave out that differs from another only in this block. Arguments and counting
+    as in `unet_macs`.
+    """
+    counter, found, handles = FlopCounterMode(display=False), dict[str, int](), []
+    for unit in list_units(unet, "temporal_transformer"):
+
+        def note(*_: Any, block: str = unit.id) -> None:
+            found[block] = counter.get_total_flops()
+
+        handles.append(unet.get_submodule(unit.address).register_forward_pre_hook(note))
+    try:
+        _counted(
+            unet,
+            unet_inputs(unet, frames=frames, height=height, width=width, tokens=tokens, device="meta"),
+            counter,
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {block: (counter.get_total_flops() - before) // 2 for block, before in found.items()}
+
+
+def frame_macs(vae: nn.Module, *, height: int, width: int) -> int:
+    """Multiply-accumulates of decoding one frame by a diffusers `AutoencoderKL`. Size in latents; as in `unet_macs`."""
+    decoder: Any = vae
+    weights = {name: tensor.to("meta") for name, tensor in (*vae.named_parameters(), *vae.named_buffers())}
+    counter = FlopCounterMode(display=False)
+    latents = torch.empty(
+        1, decoder.config.latent_channels, height, width, device="meta", dtype=next(vae.parameters()).dtype
+    )
+    with torch.no_grad(), counter:
+        torch.func.functional_call(_Decoder(vae), {f"vae.{name}": t for name, t in weights.items()}, (latents,))
+    return counter.get_total_flops() // 2
+
+
+class _Decoder(nn.Module):
+    """A VAE's decoder as what is called."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents to frames."""
+        vae: Any = self.vae
+        return vae.decode(latents, return_dict=False)[0]
+
+
+def _counted(
+    unet: nn.Module, inputs: dict[str, torch.Tensor], counter: FlopCounterMode | None = None
+) -> FlopCounterMode:
+    """PyTorch's counter after a call on meta tensors."""
+    counter = counter or FlopCounterMode(display=False)
+    weights = {name: tensor.to("meta") for name, tensor in (*unet.named_parameters(), *unet.named_buffers())}
+    with torch.no_grad(), counter:
+        torch.func.functional_call(unet, weights, kwargs={**inputs, "return_dict": False})
+    return counter

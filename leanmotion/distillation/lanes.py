@@ -19,9 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from leanmotion.distillation.losses import TERMS, Batch, Losses, LossWeights, comparison, losses
-
-_Share = TypeVar("_Share")
+_Input = TypeVar("_Input")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -33,41 +32,47 @@ class Lanes:
 
     def backward(
         self,
-        student: nn.Module,
-        teacher: nn.Module,
-        batch: Batch,
-        weights: LossWeights,
-        autocast: Callable[[], Any],
+        parameters: Sequence[nn.Parameter],
+        rows: int,
+        take: Callable[[slice], _Input],
+        loss: Callable[[_Input], tuple[Tensor, _Found]],
         factor: Tensor,
-    ) -> Losses:
-        """`losses` of a batch; adds the gradient of their total, times `factor`, to the student's parameters.
+    ) -> list[tuple[_Found, float]]:
+        """Adds the gradient of a batch's loss, times `factor`, to parameters.
 
         Shares count by their rows. Gradients are added in the order of shares, whichever comes first.
+
+        Args:
+            parameters: all that need a gradient.
+            rows: of the batch.
+            take: some of its rows as `loss` wants them; called one after the other, by the caller's thread.
+            loss: a share's loss, a mean over its rows, and what else it has found; called side by side.
+            factor: of the gradient.
+
+        Returns:
+            What `loss` has found and the part of the batch that it stands for, of each share.
         """
-        cuts = self._cut(len(batch.noisy))
-        if len(cuts) == 1:
-            found = losses(student, teacher, batch, weights, autocast)
-            found.total.backward(factor)
-            return found
-        parameters = [p for p in student.parameters() if p.requires_grad]
-        parts = [(rows.stop - rows.start) / len(batch.noisy) for rows in cuts]
+        cuts = self._cut(rows)
+        shares = [take(cut) for cut in cuts]
+        if len(shares) == 1:
+            total, found = loss(shares[0])
+            total.backward(factor)
+            return [(found, 1.0)]
+        parts = [(cut.stop - cut.start) / rows for cut in cuts]
 
-        with comparison(student, teacher, weights, autocast) as compare:
+        def work(share: _Input, part: float) -> tuple[_Found, Sequence[Tensor | None]]:
+            total, found = loss(share)
+            # Not `backward`: all shares would add to the same `.grad`, in the order in which they come.
+            return found, torch.autograd.grad(total, parameters, factor * part, allow_unused=True)
 
-            def work(rows: slice, part: float) -> tuple[Losses, Sequence[Tensor | None]]:
-                found = compare(_share(batch, rows))
-                # Not `backward`: all shares would add to the same `.grad`, in the order in which they come.
-                gradients = torch.autograd.grad(found.total, parameters, factor * part, allow_unused=True)
-                return _detached(found), gradients
-
-            results = self._map(work, cuts, parts)
+        results = self._map(work, shares, parts)
         for parameter, *gradients in zip(parameters, *(gradients for _, gradients in results), strict=True):
             for gradient in gradients:
                 if gradient is not None:
                     # `backward` lays a gradient out like its parameter, too; AdamW is slow where the two differ.
                     parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                     parameter.grad += gradient
-        return _joined([found for found, _ in results], parts, weights)
+        return [(found, part) for (found, _), part in zip(results, parts, strict=True)]
 
     def drawing(self, unet: Callable[..., Any], autocast: Callable[[], Any]) -> Callable[..., Any]:
         """The network as samplers call it, without gradients, each call cut into shares."""
@@ -76,7 +81,7 @@ class Lanes:
 
         def call(sample: Tensor, timestep: Tensor, *, encoder_hidden_states: Tensor, **how: Any) -> tuple[Tensor]:
             def work(rows: slice) -> Tensor:
-                states = _frames(encoder_hidden_states, rows, len(sample))
+                states = frames_of(encoder_hidden_states, rows, len(sample))
                 with torch.no_grad(), autocast():  # of the caller's thread both say nothing here
                     return unet(sample[rows], timestep, encoder_hidden_states=states, **how)[0]
 
@@ -90,7 +95,7 @@ class Lanes:
         ends = [(lane * rows + count - 1) // count for lane in range(count + 1)]
         return [slice(start, end) for start, end in pairwise(ends)]
 
-    def _map(self, work: Callable[..., _Share], *shares: Sequence[Any]) -> list[_Share]:
+    def _map(self, work: Callable[..., _Found], *shares: Sequence[Any]) -> list[_Found]:
         assert self.pool is not None
         return list(self.pool.map(work, *shares))
 
@@ -118,26 +123,7 @@ def side_by_side(device: torch.device, clips: int) -> Iterator[Lanes]:
         torch.set_num_threads(threads)
 
 
-def _share(batch: Batch, rows: slice) -> Batch:
-    target = None if batch.target is None else batch.target[rows]
-    return Batch(batch.noisy[rows], target, batch.timesteps[rows], _frames(batch.captions, rows, len(batch.noisy)))
-
-
-def _frames(states: Tensor, rows: slice, clips: int) -> Tensor:
+def frames_of(states: Tensor, rows: slice, clips: int) -> Tensor:
+    """Of states with a row a frame those of some of the clips."""
     frames = len(states) // clips
     return states[rows.start * frames : rows.stop * frames]
-
-
-def _detached(found: Losses) -> Losses:
-    raw = {name: None if value is None else value.detach() for name, value in found.raw.items()}
-    return Losses(raw, found.weights, found.student.detach(), found.teacher)
-
-
-def _joined(shares: Sequence[Losses], parts: Sequence[float], weights: LossWeights) -> Losses:
-    raw: dict[str, Tensor | None] = {}
-    for name in TERMS:
-        values = [value for share in shares if (value := share.raw[name]) is not None]
-        raw[name] = torch.stack([v * part for v, part in zip(values, parts, strict=True)]).sum() if values else None
-    teachers = [share.teacher for share in shares if share.teacher is not None]
-    student = torch.cat([share.student for share in shares])
-    return Losses(raw, weights, student, torch.cat(teachers) if teachers else None)

@@ -1,4 +1,4 @@
-"""What a student is trained on: three losses against data and teacher, and the settings of their training.
+"""What a student is trained on, step by step: three losses against data and teacher.
 
 After BK-SDM (Kim et al. 2023, "BK-SDM: A Lightweight, Fast, and Cheap Version of Stable Diffusion", section
 3.2, equations 2 to 4), with motion blocks in place of spatial ones:
@@ -11,116 +11,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import get_ident
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from leanmotion.distillation.training_settings import LossWeights
 from leanmotion.errors import LeanmotionError
 
 TERMS: tuple[str, ...] = ("task", "output", "feature")
 
-
-class LossWeights(NamedTuple):
-    """What each term counts; a term of weight 0 is left out of the gradient."""
-
-    task: float
-    output: float
-    feature: float
-
-
-@dataclass(frozen=True)
-class DistillationSettings:
-    """How a student is trained; nothing here says where (device, processes).
-
-    Args:
-        steps: optimiser steps.
-        batch: clips of a step, over all processes and micro-batches.
-        learning_rate: its highest value, after `warmup` steps of linear rise.
-        warmup: steps of rise.
-        decay: what follows: half a cosine down to 0 at `steps`, or no change.
-        clip_norm: largest norm of the gradient over all trained parameters.
-        ema: decay of the weights' moving average, which is what is evaluated; 0 keeps the last weights.
-        task_weight: of the noise prediction on data.
-        output_weight: of the teacher's prediction.
-        feature_weight: of the outputs of the teacher's blocks.
-        trainable: `motion` (all motion modules), or a list of their parts: see `leanmotion.distillation.trainable`.
-        precision: of the forward passes; weights, losses and optimiser stay in float32.
-        checkpoint_every: steps between checkpoints.
-        accumulate: micro-batches of a step, over all processes; more where the processes do not divide them.
-        seed: of clip order, timesteps and noise.
-        explode: a loss this many times its running median is divergence.
-        weight_decay: AdamW's.
-        caption_dropout: share of clips whose caption is replaced by the empty one, for guidance.
-        validation: clips drawn from fresh noise, which the trained weights must bring closer to the teacher's than the
-            ones before training do, or these are kept; 0 keeps the trained ones unasked.
-        inputs: what networks are shown: noised clips, or what teacher or student meet while they sample
-            (`leanmotion.distillation.training_inputs`).
-
-    The three terms are BK-SDM's (Kim et al. 2023, section 3.2, Equations 2 to 4), the optimiser AdamW.
-
-    Raises:
-        LeanmotionError: a value that cannot be meant.
-    """
-
-    steps: int
-    batch: int
-    learning_rate: float
-    warmup: int = 0
-    decay: Literal["cosine", "constant"] = "cosine"
-    clip_norm: float = 1.0
-    ema: float = 0.0
-    task_weight: float = 0.0
-    output_weight: float = 1.0
-    feature_weight: float = 1.0
-    trainable: str | Sequence[str] = "motion"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    checkpoint_every: int = 100
-    accumulate: int = 1
-    seed: int = 0
-    explode: float = 20.0
-    weight_decay: float = 0.01
-    caption_dropout: float = 0.0
-    validation: int = 0
-    inputs: Literal["clips", "teacher", "student"] = "clips"
-
-    def __post_init__(self) -> None:
-        weights = self.weights
-        checks = {
-            "steps must be 0 or more": self.steps >= 0,
-            "batch must be 1 or more": self.batch >= 1,
-            "accumulate must be 1 or more": self.accumulate >= 1,
-            "accumulate must divide batch": self.accumulate >= 1 and self.batch % self.accumulate == 0,
-            "learning_rate must be above 0": self.learning_rate > 0,
-            "warmup must be 0 or more": self.warmup >= 0,
-            "clip_norm must be above 0": self.clip_norm > 0,
-            "ema must be in [0, 1)": 0 <= self.ema < 1,
-            "the three weights must be 0 or more, and one above 0": min(weights) >= 0 and max(weights) > 0,
-            "checkpoint_every must be 1 or more": self.checkpoint_every >= 1,
-            "explode must be above 1": self.explode > 1,
-            "validation must be 0 or more": self.validation >= 0,
-            "caption_dropout must be in [0, 1]": 0 <= self.caption_dropout <= 1,
-            f"task_weight must be 0 where inputs is {self.inputs}: only noised clips have a target of data": (
-                self.inputs == "clips" or self.task_weight == 0
-            ),
-        }
-        if failed := [line for line, good in checks.items() if not good]:
-            raise LeanmotionError(f"params.yaml: distillation: {'; '.join(failed)}")
-
-    @property
-    def weights(self) -> LossWeights:
-        """The weights of the three terms."""
-        return LossWeights(self.task_weight, self.output_weight, self.feature_weight)
+LARGEST_V_WEIGHT = 1000.0
+"""Bound of `v_weights`. No schedule in use reaches it (AnimateDiff's ends at 1 / alpha-bar = 633, Stable Diffusion's at
+215); it keeps one that ends at pure noise, where a predicted noise says nothing of the clip, from an infinite weight.
+"""
 
 
 class Batch(NamedTuple):
-    """What networks are shown, and the data's target if there is one; `captions` has one row a frame, for the UNet."""
+    """What networks are shown, and the data's target if there is one; `captions` has one row a frame, for the UNet.
+
+    `weights`: what the squared difference of two predictions counts for each clip; None: 1.
+    """
 
     noisy: Float[Tensor, "batch channels frames height width"]
     target: Float[Tensor, "batch channels frames height width"] | None
     timesteps: Int[Tensor, "batch"] | Float[Tensor, "batch"]
     captions: Float[Tensor, "batch_frames tokens dim"]
+    weights: Float[Tensor, "batch"] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +64,11 @@ class Losses:
         """The weighted sum: what is differentiated."""
         return torch.stack(list(self.weighted.values())).sum()
 
+    def detached(self) -> Losses:
+        """The same values, without what leads to them."""
+        raw = {name: None if value is None else value.detach() for name, value in self.raw.items()}
+        return Losses(raw, self.weights, self.student.detach(), self.teacher)
+
 
 def noised(
     latents: Float[Tensor, "batch channels frames height width"],
@@ -170,17 +93,41 @@ def noised(
         return noisy, alpha * noise - sigma * latents
     if prediction_type == "sample":
         return noisy, latents
-    raise LeanmotionError(f"scheduler: prediction_type {prediction_type!r} is not one that distillation knows")
+    raise LeanmotionError(
+        f"teacher.base: its scheduler's prediction_type is {prediction_type!r}: distillation knows epsilon, "
+        "v_prediction and sample: give another base"
+    )
 
 
-def task_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error against the data's own target: BK-SDM's L_Task."""
-    return (prediction.float() - target.float()).square().mean()
+def v_weights(alphas_cumprod: Float[Tensor, "batch"], prediction_type: str) -> Float[Tensor, "batch"]:
+    """What a squared difference of predictions counts as one of v = alpha noise - sigma z_0, by timestep.
+
+    On the same z_t = alpha z_0 + sigma noise (alpha^2 + sigma^2 = 1) each kind of prediction decides the others: v is
+    (noise - sigma z_t) / alpha, and it is (alpha z_t - z_0) / sigma. So a difference of v is that of noise over alpha,
+    and that of z_0 over sigma: weights 1 / alpha-bar and 1 / (1 - alpha-bar), at most `LARGEST_V_WEIGHT`.
+
+    Raises:
+        LeanmotionError: another prediction type.
+    """
+    kinds = {"epsilon": alphas_cumprod, "sample": 1 - alphas_cumprod, "v_prediction": torch.ones_like(alphas_cumprod)}
+    if prediction_type not in kinds:
+        raise LeanmotionError(f"scheduler: prediction_type {prediction_type!r} is not one that distillation knows")
+    return 1 / kinds[prediction_type].clamp_min(1 / LARGEST_V_WEIGHT)
 
 
-def output_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error against the teacher's prediction for the same input: BK-SDM's L_OutKD."""
-    return (student.float() - teacher.float()).square().mean()
+def task_loss(prediction: Tensor, target: Tensor, weights: Float[Tensor, "batch"] | None = None) -> Tensor:
+    """Mean squared error against the data's own target, clips by weight: BK-SDM's L_Task."""
+    return _mean_square(prediction, target, weights)
+
+
+def output_loss(student: Tensor, teacher: Tensor, weights: Float[Tensor, "batch"] | None = None) -> Tensor:
+    """Mean squared error against the teacher's prediction for the same input, clips by weight: BK-SDM's L_OutKD."""
+    return _mean_square(student, teacher, weights)
+
+
+def _mean_square(a: Tensor, b: Tensor, weights: Tensor | None) -> Tensor:
+    error = (a.float() - b.float()).square()
+    return error.mean() if weights is None else (error.flatten(1).mean(1) * weights).mean()
 
 
 def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], clips: int) -> Tensor:
@@ -242,7 +189,10 @@ def predict(unet: nn.Module, batch: Batch) -> Tensor:
 def comparison(
     student: nn.Module, teacher: nn.Module, weights: LossWeights, autocast: Callable[[], Any] = nullcontext
 ) -> Iterator[Callable[[Batch], Losses]]:
-    """While it lasts, `losses` of one batch after the other; several threads may ask side by side.
+    """While it lasts, all terms on one batch after the other; several threads may ask side by side.
+
+    Each term is a mean over clips in float32. The teacher is asked once for both of its terms, and not at all if
+    neither counts. `autocast` gives the context in which forward passes run.
 
     Hooks are registered once for all of them: a module must not be given one while another thread runs it.
     """
@@ -254,13 +204,13 @@ def comparison(
             prediction = predict(student, batch)
         outputs = of_student()
         if batch.target is not None:
-            raw["task"] = task_loss(prediction, batch.target)
+            raw["task"] = task_loss(prediction, batch.target, batch.weights)
         reference = None
         if weights.output > 0 or features:
             with torch.no_grad(), autocast():
                 reference = predict(teacher, batch)
             reference_outputs = of_teacher()
-            raw["output"] = output_loss(prediction, reference)
+            raw["output"] = output_loss(prediction, reference, batch.weights)
             if features:
                 raw["feature"] = feature_loss(outputs, reference_outputs, len(batch.noisy))
         return Losses(raw, weights, prediction, reference)
@@ -270,19 +220,3 @@ def comparison(
 
     with watched(student) as of_student, watched(teacher) as of_teacher:
         yield compare
-
-
-def losses(
-    student: nn.Module,
-    teacher: nn.Module,
-    batch: Batch,
-    weights: LossWeights,
-    autocast: Callable[[], Any] = nullcontext,
-) -> Losses:
-    """All terms on one batch, each a mean over clips in float32.
-
-    The teacher is asked once for both of its terms, and not at all if neither counts. `autocast` gives the
-    context in which forward passes run.
-    """
-    with comparison(student, teacher, weights, autocast) as compare:
-        return compare(batch)

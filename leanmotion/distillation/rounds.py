@@ -1,19 +1,27 @@
 """One round: delete the next blocks from the previous round's student, then distil what is left from the teacher."""
 
-import math
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import nn
+
+from leanmotion.distillation.budget import steps_for
 from leanmotion.distillation.caption_states import CaptionEncoder
 from leanmotion.distillation.checkpoints import CheckpointStore
 from leanmotion.distillation.clip_source import ClipSource
 from leanmotion.distillation.kept_rounds import KeptRounds
-from leanmotion.distillation.losses import DistillationSettings
+from leanmotion.distillation.lanes import Lanes
+from leanmotion.distillation.losses import noised
 from leanmotion.distillation.sampler_steps import Drawing
+from leanmotion.distillation.teacher_clips import TeacherClips
+from leanmotion.distillation.trainable import trained_patterns
 from leanmotion.distillation.training import distil
+from leanmotion.distillation.training_settings import DistillationSettings
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.memory import recomputed
 from leanmotion.model.pruned_adapter import apply_pruned, save_pruned
@@ -21,6 +29,7 @@ from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.model.sampler import make_scheduler
 from leanmotion.model.samplers import Networks
 from leanmotion.model.student import RoundPlan, Student
+from leanmotion.model.units import list_units
 from leanmotion.pipeline.code_address import code_address, library_versions
 from leanmotion.pipeline.digests import file_sha256, values_digest
 from leanmotion.pipeline.processes import device, ranks
@@ -76,16 +85,35 @@ def round_address(settings: Settings, plan: RoundPlan, samplers: Networks, clips
     """SHA-256 of all that a round's student depends on, known before anything is loaded."""
     how = addressed(settings.distillation)
     del how["checkpoint_every"]  # no part of the result
+    if not by_harm(settings, plan):
+        how.pop("budget", None)
     what = {
         "round": plan.name,
         "removed": plan.removed,
-        "previous": [plan.previous.weights, plan.previous.removed],
+        "previous": [plan.previous.weights, plan.previous.removed, plan.previous.steps],
         "teacher": [samplers.record.sha256, samplers.record.dtype],
         "clips": table_digest(clips, "clips"),
-        "distillation": {**how, "steps": distillation_settings(settings, plan.steps).steps},
+        "distillation": {**how, "steps": None if by_harm(settings, plan) else how_trained(settings, plan).steps},
         "sampling": addressed(settings.sampling),
         "negative": settings.prompts.negative,
         "code": code_address(*TRAINING),
+        "libraries": library_versions(),
+    }
+    return values_digest(what)
+
+
+def teacher_clips_address(settings: Settings, samplers: Networks, clips: Path) -> str:
+    """SHA-256 of all that the clips depend on which the teacher draws to train and to judge students of all rounds."""
+    how = settings.distillation
+    what = {
+        "teacher": [samplers.record.sha256, samplers.record.dtype],
+        "clips": table_digest(clips, "clips"),
+        "together": how.batch // how.accumulate,
+        "precision": how.precision,
+        "seed": how.seed,
+        "sampling": addressed(settings.sampling),
+        "negative": settings.prompts.negative,
+        "code": code_address(TeacherClips, Drawing, Lanes, CaptionEncoder, Networks),
         "libraries": library_versions(),
     }
     return values_digest(what)
@@ -116,33 +144,36 @@ def train_round(
     validation: dict[str, float] = {}
 
     def note(before: float, after: float) -> None:
-        if not (math.isfinite(before) and math.isfinite(after)):
-            # A comparison with NaN is false: it would quietly keep the untrained weights.
-            raise LeanmotionError(f"validation distance is {before} before training, {after} after: check the weights")
         validation.update(distance_before=before, distance_after=after)
 
-    together, how = ranks(), distillation_settings(settings, plan.steps)
-    progress = Progress(f"distil {plan.name}", how.steps, "step")
-    with _named(plan.name), closing(progress), recomputed(student):
+    budgeted = by_harm(settings, plan)
+    together, how, told = ranks(), how_trained(settings, plan), _Told(plan.name)
+    with _named(plan.name), closing(told), recomputed(student):
         rows = distil(
             student.to(device()),  # pyright: ignore[reportArgumentType]
             teacher,
-            diffusers.DDPMScheduler.from_config(pipeline.scheduler.config),
+            # The sampler's betas, which may be others than the base's: networks know its noise by them.
+            diffusers.DDPMScheduler.from_config(make_scheduler(pipeline.scheduler, settings.sampling.scheduler).config),
             ClipSource(clips),
             how,
             encode=CaptionEncoder(pipeline.tokenizer, pipeline.text_encoder),
             checkpoint_dir=checkpoints,
-            progress=lambda row: progress.update(1),
+            progress=lambda row: told.steps.update(1),
             ranks=together,
             drawing=drawing_of(settings, pipeline.scheduler),
             validated=note,
             address=address,
+            teacher_clips=scratch_folder() / "teacher-clips" / teacher_clips_address(settings, samplers, clips),
+            budget=partial(steps_for, settings.distillation.budget, plan.previous.steps) if budgeted else None,
+            planned=told.planned,
+            drawn=told.drawn,
         )
     together.dismiss()
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
     write_table(out / _LOSSES, "losses", rows)
-    Student(out, plan.name, file_sha256(out / "adapter" / "config.json"), plan.removed).write()
+    weights, behind = file_sha256(out / "adapter" / "config.json"), plan.previous.steps + len(rows)
+    Student(out, plan.name, weights, plan.removed, behind).write()
     return rows
 
 
@@ -174,23 +205,71 @@ def prune(unet: "UNetMotionModel", plan: RoundPlan) -> "UNetMotionModel":
     return unet
 
 
+def check_training(settings: Settings, scheduler: Any, model: nn.Module) -> None:
+    """Refuse, before any work, what the training of a round would stop at.
+
+    Args:
+        settings: All settings.
+        scheduler: The base's.
+        model: The whole motion adapter, or a UNet with it.
+
+    Raises:
+        LeanmotionError: Settings that do not go together, a part of the model that there is not, a scheduler that
+            validation or trajectories cannot draw with, or a kind of prediction that there is no target for.
+    """
+    import diffusers
+
+    for name in settings.rounds:
+        nobody = Student(Path(), "base", "", ())
+        how_trained(settings, RoundPlan(name, nobody, (), settings.steps_of(name)))
+    trained_patterns(settings.distillation.trainable, list_units(model))
+    drawing_of(settings, scheduler)
+    noising: Any = diffusers.DDPMScheduler.from_config(scheduler.config)
+    nothing = torch.zeros(1, 1, 1, 1, 1)
+    noised(nothing, nothing, nothing.flatten(), noising.config.prediction_type)
+
+
 def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
     """The sampler of the settings, if distillation draws at all."""
     sampling, how = settings.sampling, settings.distillation
-    if how.inputs == "clips" and how.validation == 0:
+    plain = (how.objective, how.inputs, how.timesteps, how.validation) == ("steps", "clips", "all", 0)
+    if plain:
         return None
     made = make_scheduler(scheduler, sampling.scheduler)
     return Drawing(made, sampling.steps, sampling.guidance, settings.prompts.negative if sampling.guidance > 1 else "")
 
 
-def distillation_settings(settings: Settings, steps: int | None = None) -> DistillationSettings:
-    """The library's settings from those of params.yaml: same names. `steps`: a budget that is not the setting's."""
-    values = settings.distillation.model_dump()
-    if steps is not None:
-        values["steps"] = steps
+def by_harm(settings: Settings, plan: RoundPlan) -> bool:
+    """Whether what the round's deletion has harmed decides its steps."""
+    return plan.steps is None and settings.distillation.budget.total > 0
+
+
+def how_trained(settings: Settings, plan: RoundPlan) -> DistillationSettings:
+    """The library's settings from those of params.yaml, same names, with a round's own steps."""
+    values = settings.distillation.model_dump(exclude={"budget"})
+    if plan.steps is not None:
+        values["steps"] = plan.steps
     if isinstance(values["trainable"], list):
         values["trainable"] = tuple(values["trainable"])
     return DistillationSettings(**values)
+
+
+class _Told:
+    """A bar for the clips that the teacher draws, and one for the steps."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.clips = self.steps = Progress(f"distil {name}: the teacher draws", 0, "clip")
+
+    def planned(self, steps: int) -> None:
+        self.steps = Progress(f"distil {self.name}", steps, "step")
+
+    def drawn(self, clips: int) -> None:
+        self.clips.update(clips)
+
+    def close(self) -> None:
+        self.clips.close()
+        self.steps.close()
 
 
 TRAINING = (train_round, Networks)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from leanmotion.errors import LeanmotionError
 
 Latents = Float[Tensor, "clips channels frames height width"]
 
-_ONE_STEP = ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "LCMScheduler")
+ONE_STEP = ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "LCMScheduler")
 """Schedulers whose step needs nothing of the steps before: clips at different steps can share a batch."""
 
 
@@ -37,7 +39,7 @@ class Drawing:
 
     def __init__(self, scheduler: Any, steps: int, guidance: float, negative: str = "") -> None:
         kind = type(scheduler).__name__
-        if kind not in _ONE_STEP:
+        if kind not in ONE_STEP:
             raise LeanmotionError(
                 f"sampling.scheduler: distillation cannot draw with a {kind}: choose ddim, euler or lcm, or set "
                 "distillation.inputs to clips and distillation.validation to 0"
@@ -90,15 +92,33 @@ class Drawing:
             extra["generator"] = [_generator(f"step|{key}|{index}") for key in keys]
         return self.scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
 
-    @torch.no_grad()
     def drawn(
-        self, network: Callable[..., Any], noise: Latents, states: Float[Tensor, "rows tokens dim"], keys: Sequence[str]
+        self,
+        network: Callable[..., Any],
+        noise: Latents,
+        states: Float[Tensor, "rows tokens dim"],
+        keys: Sequence[str],
+        *,
+        last: int = 0,
     ) -> Latents:
-        """Whole clips' latents from unit noise."""
+        """Whole clips' latents from unit noise. Gradients run through the last `last` steps, if they are asked for."""
         latents = noise * self.sigma
         for index in range(self.steps):
-            latents = self.stepped(self.predicted(network, latents, index, states), latents, index, keys)
+            with nullcontext() if index >= self.steps - last else torch.no_grad():
+                latents = self.stepped(self.predicted(network, latents, index, states), latents, index, keys)
         return latents
+
+    def apart(self) -> Drawing:
+        """The same, for another thread: a scheduler stands at one step at a time."""
+        return copy.deepcopy(self)
+
+    def alphas(self) -> Float[Tensor, " steps"]:
+        """Alpha-bar at each of the sampler's steps: networks are shown sqrt(a) z_0 + sqrt(1 - a) noise there."""
+        self._reset(0)
+        if (sigmas := getattr(self.scheduler, "sigmas", None)) is not None:
+            # Karras et al. 2022, Table 1: its latents are z_0 + sigma noise, shown over sqrt(1 + sigma^2).
+            return 1 / (1 + sigmas[: self.steps].to("cpu", torch.float32).square())
+        return self.scheduler.alphas_cumprod[self.scheduler.timesteps.long()].to("cpu", torch.float32)
 
     def _reset(self, index: int) -> Tensor:
         """The timestep of a step, the scheduler standing at it whatever was asked before."""

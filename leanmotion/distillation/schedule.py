@@ -6,15 +6,18 @@ import hashlib
 import math
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanmotion.distillation.losses import TERMS, DistillationSettings
+from leanmotion.distillation import losses
+from leanmotion.distillation.training_settings import DistillationSettings
 
 LossRow = dict[str, float | int | None]
+
+TERMS: tuple[str, ...] = (*losses.TERMS, "endpoint")
+"""Terms of all objectives."""
 
 COLUMNS: tuple[str, ...] = (
     *("step", "total", *TERMS, *(f"{term}_weighted" for term in TERMS)),
@@ -68,12 +71,6 @@ def diverged(rows: Sequence[LossRow], explode: float) -> str:
     return f"{worst} is {growth(worst):.3g} times its running median"
 
 
-def captions_of(clips: Any, settings: Any, step: int) -> str:
-    """What the clips of a step show, the first words of each caption: to name them where the step fails."""
-    _, said = clips.batch(clips.order(settings.seed, step * settings.batch, settings.batch))
-    return ", ".join(repr(caption[:40]) for caption in dict.fromkeys(said))
-
-
 def draw(
     seed: int, position: int, shape: Sequence[int], train_timesteps: int
 ) -> tuple[int, float, Float[Tensor, "..."]]:
@@ -81,6 +78,12 @@ def draw(
     generator = torch.Generator().manual_seed(_number(f"noise|{seed}|{position}"))
     timestep = int(torch.randint(train_timesteps, (), generator=generator))
     return timestep, float(torch.rand((), generator=generator)), torch.randn(shape, generator=generator)
+
+
+def noise_of_clip(seed: int, position: int, shape: Sequence[int]) -> Float[Tensor, "..."]:
+    """Noise of a clip that is drawn as a whole, on the CPU: of other seeds than any that `draw` uses."""
+    generator = torch.Generator().manual_seed(_number(f"clip|{seed}|{position}"))
+    return torch.randn(shape, generator=generator)
 
 
 def _number(text: str) -> int:

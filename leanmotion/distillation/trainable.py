@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from leanmotion.errors import LeanmotionError, did_you_mean
-from leanmotion.model.units import list_units
+from leanmotion.model.units import Unit, list_units
 
 _PARTS = {
     "motion": "",
@@ -36,27 +36,41 @@ def trained_parameters(
     Raises:
         LeanmotionError: a part that there is not, or parameters that are not float32.
     """
-    if isinstance(trainable, str):
-        if trainable != "motion":
-            raise LeanmotionError(f"params.yaml: distillation.trainable is {trainable!r}: say 'motion' or give a list")
-        trainable = (trainable,)
-    units = {unit.id: unit.address for unit in list_units(unet if whole is None else whole)}
-    patterns: list[str] = []
-    for part in trainable:
-        if part not in _PARTS and part not in units:
-            hint = did_you_mean(part, [*_PARTS, *units])
-            known = ", ".join(_PARTS)
-            raise LeanmotionError(
-                f"params.yaml: distillation.trainable: {part!r} is no part of the motion modules{hint}: name units as "
-                f"data/units.parquet does, or {known}"
-            )
-        patterns.append(f"{units[part]}.*" if part in units else f"*.motion_modules.*{_PARTS[part]}*")
+    patterns = trained_patterns(trainable, list_units(unet if whole is None else whole))
     chosen = {name: p for name, p in unet.named_parameters() if any(fnmatchcase(name, pattern) for pattern in patterns)}
     if other := sorted({str(p.dtype) for p in chosen.values()} - {"torch.float32"}):
         raise LeanmotionError(
             f"the student's weights are {', '.join(other)}: load it in float32, set precision instead"
         )
     return chosen
+
+
+def trained_patterns(trainable: str | Sequence[str], units: Iterable[Unit]) -> list[str]:
+    """Patterns of the names of parameters that train.
+
+    Args:
+        trainable: as in `trained_parameters`.
+        units: of the model before any removal.
+
+    Raises:
+        LeanmotionError: a part that there is not.
+    """
+    if isinstance(trainable, str):
+        if trainable != "motion":
+            raise LeanmotionError(f"params.yaml: distillation.trainable is {trainable!r}: say 'motion' or give a list")
+        trainable = (trainable,)
+    addresses = {unit.id: unit.address for unit in units}
+    patterns: list[str] = []
+    for part in trainable:
+        if part not in _PARTS and part not in addresses:
+            hint = did_you_mean(part, [*_PARTS, *addresses])
+            known = ", ".join(_PARTS)
+            raise LeanmotionError(
+                f"params.yaml: distillation.trainable: {part!r} is no part of the motion modules{hint}: name units as "
+                f"data/units.parquet does, or {known}"
+            )
+        patterns.append(f"{addresses[part]}.*" if part in addresses else f"*.motion_modules.*{_PARTS[part]}*")
+    return patterns
 
 
 @contextmanager

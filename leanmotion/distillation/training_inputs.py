@@ -23,9 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leanmotion.distillation.losses import Batch, DistillationSettings, Losses, noised
+from leanmotion.distillation.losses import Batch, Losses, noised, v_weights
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import draw
+from leanmotion.distillation.training_settings import DistillationSettings
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.digests import tensor_bytes
 
@@ -76,7 +77,7 @@ class CaptionedLatents:
     def order(self, seed: int, start: int, count: int) -> list[int]:
         """Indices at positions `start` to `start + count` of an endless sequence; every pass has each clip once."""
         places = (divmod(position, len(self)) for position in range(start, start + count))
-        return [int(_shuffled(len(self), seed, epoch)[place]) for epoch, place in places]
+        return [int(shuffled(len(self), seed, epoch)[place]) for epoch, place in places]
 
     def batch(self, indices: Sequence[int]) -> tuple[Float[Tensor, "batch channels frames height width"], list[str]]:
         """Latents and captions of these clips, in this order."""
@@ -84,7 +85,8 @@ class CaptionedLatents:
 
 
 @lru_cache(maxsize=16)
-def _shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """All numbers below `count`, in the order of one pass over clips."""
     # The 1 is the window of a `ClipSource` that has but one.
     return np.random.default_rng(np.random.SeedSequence((seed, epoch, 1))).permutation(count)
 
@@ -99,6 +101,7 @@ class NoisedClips:
         alphas: the scheduler's `alphas_cumprod`, on the CPU.
         prediction_type: the scheduler's.
         device: where batches go.
+        grid: the sampler's timesteps and alpha-bar there, if no others are to come.
     """
 
     def __init__(
@@ -109,9 +112,11 @@ class NoisedClips:
         alphas: Float[Tensor, " timesteps"],
         prediction_type: str,
         device: torch.device,
+        grid: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self.clips, self.encode, self.settings = clips, encode, settings
-        self.alphas, self.prediction_type, self.device = alphas, prediction_type, device
+        self.prediction_type, self.device = prediction_type, device
+        self.timesteps, self.alphas = (torch.arange(len(alphas)), alphas) if grid is None else grid
 
     def batch(self, step: int, slots: range) -> Batch:
         """The clips of these places of a step's batch, noised, with their captions."""
@@ -119,13 +124,15 @@ class NoisedClips:
         latents, captions = self.clips.batch(self.clips.order(seed, first, count))
         shape = tuple(latents.shape[1:])
         drawn = [draw(seed, first + i, shape, len(self.alphas)) for i in range(count)]
-        timesteps = torch.tensor([timestep for timestep, _, _ in drawn])
+        chosen = torch.tensor([index for index, _, _ in drawn])
+        timesteps, alphas = self.timesteps[chosen], self.alphas[chosen]
         noise = torch.stack([noise for _, _, noise in drawn])
         dropout = self.settings.caption_dropout
         said = ["" if u < dropout else caption for caption, (_, u, _) in zip(captions, drawn, strict=True)]
-        noisy, target = noised(latents.float(), noise, self.alphas[timesteps], self.prediction_type)
+        noisy, target = noised(latents.float(), noise, alphas, self.prediction_type)
         states = self.encode(said).to(self.device).repeat_interleave(shape[1], dim=0)
-        return Batch(noisy.to(self.device), target.to(self.device), timesteps.to(self.device), states)
+        weights = v_weights(alphas, self.prediction_type).to(self.device) if self.settings.compare == "v" else None
+        return Batch(noisy.to(self.device), target.to(self.device), timesteps.to(self.device), states, weights)
 
     def advance(self, step: int, slots: range, found: Losses) -> None:
         """Nothing: no step depends on the one before."""
@@ -150,6 +157,7 @@ class Trajectories:
         encode: captions to states.
         settings: batch, seed, whose trajectory.
         drawing: the sampler.
+        prediction_type: the scheduler's.
         network: whose trajectory it is: a UNet, or what calls it.
         device: where batches go.
         slots: places of the batch that this process works on.
@@ -162,6 +170,7 @@ class Trajectories:
         encode: Encode,
         settings: DistillationSettings,
         drawing: Drawing,
+        prediction_type: str,
         network: Callable[..., Any],
         device: torch.device,
         slots: range,
@@ -169,6 +178,7 @@ class Trajectories:
     ) -> None:
         self.clips, self.encode, self.settings, self.drawing = clips, encode, settings, drawing
         self.network, self.device, self.slots, self.autocast = network, device, slots, autocast
+        self.weights = v_weights(drawing.alphas(), prediction_type).to(device) if settings.compare == "v" else None
         self.shape = tuple(clips.batch([0])[0].shape[1:])
         self.latents: Tensor | None = None
 
@@ -188,7 +198,8 @@ class Trajectories:
             [number * self.settings.batch + slot for slot, (number, _) in zip(slots, at, strict=True)]
         )
         shares = len(states) // len(shown) // self.shape[1]
-        return Batch(shown.repeat(shares, 1, 1, 1, 1), None, timesteps.repeat(shares), states)
+        weights = None if self.weights is None else self.weights[[index for _, index in at]].repeat(shares)
+        return Batch(shown.repeat(shares, 1, 1, 1, 1), None, timesteps.repeat(shares), states, weights)
 
     def advance(self, step: int, slots: range, found: Losses) -> None:
         """One sampler step on, by the network's prediction at hand."""

@@ -7,7 +7,7 @@ For one split, with the original's videos under seeds a and b, and a student's u
   fvd, paired, motion: student b against original b, clip by clip with the same seeds: much sharper.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,20 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.features.feature_tables import HEADS, FeatureSet
 from leanmotion.features.video_tables import require_pairs
 from leanmotion.pipeline.settings import Evaluation
-from leanmotion.ranking.fvd import Estimate, frechet_distances, kernel_distance, motion_measure, paired_distance
+from leanmotion.ranking.fvd import (
+    Estimate,
+    frechet_distances,
+    kernel_distance,
+    mean_estimate,
+    motion_measure,
+    paired_distance,
+)
 from leanmotion.ranking.resampling import complementary_halves, interval_of, kernel_null, recentre, subset_distances
 from leanmotion.ranking.rounding import evaluation_nulls, rounded_row
 
 ORIGINAL = "full"
+SCORES = ("alignment", "consistency")
+"""What a CLIP model says, where `evaluation.clip` names one."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +117,7 @@ def accuracies(rows: pd.DataFrame, interval: float) -> dict[str, float | None]:
     nothing: dict[str, float | None] = dict.fromkeys([*names, "motion_accuracy_low", "motion_accuracy_high"])
     if not len(rows["labels"].iloc[0]):
         return nothing
-    from leanmotion.sprites.world import parse_caption
-
-    try:
-        scenes = [parse_caption(caption) for caption in rows["prompt"]]
-    except ValueError:  # prompts of the user's own
+    if (scenes := scenes_of(rows["prompt"])) is None:
         return nothing
     right = np.array(
         [
@@ -125,9 +130,40 @@ def accuracies(rows: pd.DataFrame, interval: float) -> dict[str, float | None]:
     return found | {"motion_accuracy_low": float(wilson.low), "motion_accuracy_high": float(wilson.high)}
 
 
+def scenes_of(prompts: Iterable[str]) -> list[Any] | None:
+    """What captions of the sprites' world ask for; None where one of them is a prompt of the user's own."""
+    from leanmotion.sprites.world import parse_caption
+
+    try:
+        return [parse_caption(caption) for caption in prompts]
+    except ValueError:
+        return None
+
+
+def with_scores(
+    rows: Sequence[Mapping[str, Any]], scores: Mapping[str, pd.DataFrame], interval: float
+) -> list[dict[str, Any]]:
+    """The same rows with text alignment and frame consistency, and Student's t intervals of their means over clips.
+
+    Args:
+        rows: of one split.
+        scores: round -> `clip_scores` of its videos, whose variants are the arms; of `base` the original's.
+        interval: coverage.
+    """
+    found = []
+    for row in rows:
+        table = scores[row["round"]]
+        arm = ORIGINAL if row["arm"] == "original" else row["arm"]
+        mine = table[(table["variant"] == arm) & (table["split"] == row["split"]) & (table["seeds"] == "b")]
+        new = [_three(name, mean_estimate(mine[name].to_numpy(float), interval)) for name in SCORES]
+        found.append({**row, **new[0], **new[1]})
+    return found
+
+
 def metrics_of(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
     """Flat, stable, rounded keys by round and arm, for `dvc metrics diff`."""
-    names = ("excess", "fvd", "kvd", "paired", "motion", "motion_accuracy", "macs", "parameters")
+    names = ["excess", "fvd", "kvd", "paired", "motion", "motion_accuracy", "macs", "parameters"]
+    names += [name for name in SCORES if rows and name in rows[0]]
     return {
         f"{row['round']}_{row['arm']}_{name}": figure
         for row in rows

@@ -127,6 +127,23 @@ def select(rows: Sequence[RoundEvidence], rule: Rule, allowance: float, confiden
     return Selection(chosen.round, chosen.removed, rule, " ".join(words))
 
 
+def check_rule(rule: str, read: bool) -> None:
+    """Refuse a rule whose measure no round will have.
+
+    Args:
+        rule: the stop rule.
+        read: whether the extractor reads off clips what all prompts ask for.
+
+    Raises:
+        LeanmotionError: `accuracy` of clips that nobody can read.
+    """
+    if rule == "accuracy" and not read:
+        raise LeanmotionError(
+            "params.yaml: selection.rule accuracy needs prompts of the sprites' world, and extractor.name sprites, "
+            "which reads them off clips: choose another rule"
+        )
+
+
 def knee(saved: Sequence[float], damage: Sequence[float]) -> tuple[int, float]:
     """The knee of a curve that is flat first and steep later: its index and how far it stands out.
 

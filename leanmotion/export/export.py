@@ -11,12 +11,15 @@ from leanmotion.cost.macs import unet_inputs, unet_macs
 from leanmotion.distillation.rounds import student_unet
 from leanmotion.errors import LeanmotionError
 from leanmotion.export.model_card import model_card
-from leanmotion.model.original_format import load_adapter, write_original
+from leanmotion.model.judged_sampling import judged_sampling
+from leanmotion.model.motion_state import motion_config
+from leanmotion.model.original_format import holds_positions, load_adapter, write_original
 from leanmotion.model.pruned_adapter import apply_pruned, save_portable, save_pruned
 from leanmotion.model.sampler import latent_shape
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.units import list_units, motion_slots, parameters
+from leanmotion.model.weights import locate
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.tables import write_text
 from leanmotion.pipeline.writing import sync
@@ -47,17 +50,20 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
     """
     unet = student_unet(samplers, student).eval()
     _check_cost(samplers, unet, student)
-    if out.is_symlink():
-        raise LeanmotionError(f"{out}: is a link: name the folder itself, so that nothing is replaced elsewhere")
+    check_place(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    card = model_card(samplers.settings, samplers.record, student, evidence)
+    settings = samplers.settings
+    judged = judged_sampling(settings.sampling, samplers.base.scheduler, settings.prompts.negative)
+    card = model_card(settings, samplers.record, student, evidence, judged)
     try:
-        save_pruned(unet, partial / "pruned", evidence=evidence, card=card)
+        save_pruned(unet, partial / "pruned", evidence=evidence, card=card, judged=judged)
         save_portable(unet, partial / "portable", card=card)
         (partial / "original").mkdir()
-        write_original(unet, partial / "original" / "motion_module.safetensors")
-        write_original(unet, partial / "original" / "motion_module.ckpt")
+        # AnimateLCM is known by having none.
+        positions = holds_positions(locate(settings.teacher.adapter, role="adapter"))
+        for suffix in (".safetensors", ".ckpt"):
+            write_original(unet, partial / "original" / f"motion_module{suffix}", positions=positions)
         _check_forms(samplers, unet, partial)
         files = sorted(f for f in partial.rglob("*") if f.is_file())
         write_text(partial / SUMS, "".join(f"{file_sha256(f)}  {f.relative_to(partial).as_posix()}\n" for f in files))
@@ -71,6 +77,16 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         for form in sorted(out.iterdir())
         if form.is_dir()
     }
+
+
+def check_place(out: Path) -> None:
+    """Refuse a folder that is another one.
+
+    Raises:
+        LeanmotionError: It is a link.
+    """
+    if out.is_symlink():
+        raise LeanmotionError(f"{out}: is a link: name the folder itself, so that nothing is replaced elsewhere")
 
 
 def _check_cost(samplers: Samplers, student: "UNetMotionModel", chosen: Student) -> None:
@@ -125,14 +141,9 @@ def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -
             )
 
     check("pruned", apply_pruned(samplers.base.unet, folder / "pruned"), exact=True)
-    config: Any = student.config
-    # Weights alone tell neither heads nor norm groups.
-    told = {"heads": config.motion_num_attention_heads, "norm_groups": config.norm_num_groups}
-    for form, options in (
-        ("portable", {}),
-        ("original/motion_module.safetensors", told),
-        ("original/motion_module.ckpt", told),
-    ):
-        adapter = load_adapter(folder / form, **options)
+    for form in ("portable", "original/motion_module.safetensors", "original/motion_module.ckpt"):
+        adapter = load_adapter(folder / form)
+        if dict(motion_config(adapter)) != motion_config(student):
+            raise LeanmotionError(f"export: {form} loads as another adapter: not handed over; report it")
         whole: Any = UNetMotionModel.from_unet2d(samplers.base.unet, adapter)
         check(form, whole, exact=False)

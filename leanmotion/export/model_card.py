@@ -26,27 +26,41 @@ Deleted: {names}.
 
 Why this many: {reason}
 
-Final figures ({extractor} features, N = {videos}, {frames} frames, a split that no choice used): FVD to the original under
-other seeds {fvd_cross} (the original's own: {null}); FVD to the original under the same seeds {fvd}. {note}
+Final figures ({extractor} features, N = {videos}, {frames} frames, a split that no choice used): FVD to the original
+under other seeds {fvd_cross} (the original's own: {null}); FVD to the original under the same seeds {fvd}. {note}
 
 Teacher: base `{base}`{base_revision}, adapter `{adapter}`{adapter_revision}, weights sha256 `{sha256}`.
 The licence of these weights is the teacher's.
 
 ```python
-from leanmotion import load_pruned_pipeline
+{torch_import}from leanmotion import load_pruned_pipeline
 
-pipe = load_pruned_pipeline("pruned", base="{base}")
-frames = pipe("a prompt", num_frames={frames}, height={height}, width={width}, num_inference_steps={steps}, guidance_scale={guidance}).frames[0]
+pipe = load_pruned_pipeline("pruned", {base_arguments})
+frames = pipe("a prompt").frames[0]
 ```
-"""  # noqa: E501
+
+It samples as it was judged: {frames} frames of {width} x {height}, {steps} steps, guidance {guidance}{negative},
+{scheduler}.
+Elsewhere set these yourself: with another scheduler the same adapter draws other clips.
+"""
 
 
-def model_card(settings: Settings, record: TeacherRecord, student: Student, evidence: Mapping[str, Any]) -> str:
-    """The card's text; only computed figures, so that it is the same whenever it is written."""
+def model_card(
+    settings: Settings, record: TeacherRecord, student: Student, evidence: Mapping[str, Any], judged: Mapping[str, Any]
+) -> str:
+    """The card's text; only computed figures, so that it is the same whenever it is written.
+
+    Args:
+        settings: all settings.
+        record: of the teacher.
+        student: the chosen round's.
+        evidence: what was measured of it.
+        judged: how (`judged_sampling`).
+    """
     arm = "original" if student.is_teacher else "distilled"
     official = settings.extractor.name == "i3d" and settings.extractor.sha256 is None
     values = {name: _three_digits(evidence.get(f"{arm}_{name}")) for name in ("fvd_cross", "null", "fvd")}
-    teacher, sampling = settings.teacher, settings.sampling
+    teacher = settings.teacher
     return _CARD.format(
         removed=len(student.removed),
         blocks=len(teacher.blocks),
@@ -64,13 +78,29 @@ def model_card(settings: Settings, record: TeacherRecord, student: Student, evid
         adapter=_hub_or_path(teacher.adapter, "teacher.adapter"),
         adapter_revision=f" at {record.revisions['adapter']}" if "adapter" in record.revisions else "",
         sha256=record.sha256,
-        frames=sampling.frames,
-        height=sampling.height,
-        width=sampling.width,
-        steps=sampling.steps,
-        guidance=sampling.guidance,
+        torch_import="" if teacher.dtype == "float32" else "import torch\n",
+        base_arguments=_base_arguments(settings, record),
+        **{name: judged[name] for name in ("frames", "height", "width", "steps", "guidance")},
+        negative=f", negative prompt {judged['negative']!r}" if judged["negative"] and judged["guidance"] > 1 else "",
+        scheduler=_described(judged["scheduler"]),
         **values,
     )
+
+
+def _base_arguments(settings: Settings, record: TeacherRecord) -> str:
+    """As a call names the base: with its commit on the hub, and the dtype that the evidence was drawn in."""
+    given = [f'base="{_hub_or_path(settings.teacher.base, "teacher.base")}"']
+    if commit := record.revisions.get("base"):
+        given.append(f'revision="{commit}"')
+    if settings.teacher.dtype != "float32":
+        given.append(f"torch_dtype=torch.{settings.teacher.dtype}")
+    return ", ".join(given)
+
+
+def _described(scheduler: Mapping[str, Any]) -> str:
+    """A scheduler by its class and what commonly differs between two of one class."""
+    told = ("beta_schedule", "prediction_type", "timestep_spacing", "steps_offset", "clip_sample")
+    return f"{scheduler['_class_name']} ({', '.join(f'{k} {scheduler[k]}' for k in told if k in scheduler)})"
 
 
 def _hub_or_path(path: str, setting: str) -> str:

@@ -7,30 +7,24 @@ A number travels with its extractor, the digest of its weights, the count of vid
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from leanmotion.errors import LeanmotionError, did_you_mean
-from leanmotion.features.pinned import checked_digest, joint_digest, snapshot
-from leanmotion.pipeline.alignment import align
+from leanmotion.features.frame_batches import Clips, at_least_two, in_batches, signed, stretched
+from leanmotion.features.pinned import checked_digest, joint_digest
+from leanmotion.features.token_extractors import VideoMAEExtractor, VJEPA2Extractor
 
-Clips = UInt8[np.ndarray, "clips frames height width 3"]
-
-EXTRACTORS = ("sprites", "i3d", "videomae")
+EXTRACTORS = ("sprites", "i3d", "videomae", "vjepa2")
 OFFICIAL_I3D = "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2"
 """sha256 of `i3d_torchscript.pt`, the Kinetics-400 `rgb_scratch` I3D that StyleGAN-V and later work measure with."""
 
 I3D_FRAMES, I3D_SIZE, I3D_FEATURES = 16, 224, 400
-# ImageNet's channel moments for pixels in [0, 1]: what VideoMAE's processor takes off.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @runtime_checkable
@@ -72,9 +66,10 @@ def load_extractor(
 
     Args:
         name: one of `EXTRACTORS`.
-        path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`: a folder, or a pin of the hub with a commit.
-        sha256: `i3d`: of the file, the official one unless told another. `sprites`, `videomae`: of the SHA-256 of
-            config.json and each weights file in hexadecimal, joined; checked if given.
+        path: `sprites`: a folder; `i3d`: the TorchScript file; `videomae`, `vjepa2`: a folder, or a pin of the hub with
+            a commit.
+        sha256: `i3d`: of the file, the official one unless told another. Of the others: of the SHA-256 of config.json
+            and each weights file in hexadecimal, joined; checked if given.
         batch: clips in one forward pass.
         device: where the network runs; features [clips, features] come back as float32 on the host.
 
@@ -89,6 +84,8 @@ def load_extractor(
         return I3DExtractor(Path(path), sha256, batch, device)
     if name == "videomae":
         return VideoMAEExtractor(str(path), sha256, batch, device)
+    if name == "vjepa2":
+        return VJEPA2Extractor(str(path), sha256, batch, device)
     known = ", ".join(EXTRACTORS)
     raise LeanmotionError(f"extractor.name is {name!r}: choose one of {known}{did_you_mean(name, EXTRACTORS)}")
 
@@ -118,21 +115,19 @@ class SpritesExtractor:
 
     def check_frames(self, frames: int, height: int, width: int) -> None:
         """Any size (frames are resized), two frames or more."""
-        _at_least_two(frames, self.name)
+        at_least_two(frames, self.name)
 
     def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
         """Pooled features before the heads."""
         self.check_frames(*clips.shape[1:4])
-        return _in_batches(clips, self._batch, self._device, lambda x: self._model(_signed(x))[0])
+        return in_batches(clips, self._batch, self._device, lambda x: self._model(signed(x))[0])
 
     def read(self, clips: Clips) -> dict[str, np.ndarray]:
         """Head -> class name of each clip `[clips]`: the caption as the network sees it."""
         self.check_frames(*clips.shape[1:4])
         labels = {}
         for head, names in self._model.labels.items():
-            logits = _in_batches(
-                clips, self._batch, self._device, lambda x, head=head: self._model(_signed(x))[1][head]
-            )
+            logits = in_batches(clips, self._batch, self._device, lambda x, head=head: self._model(signed(x))[1][head])
             labels[head] = np.asarray(names)[logits.argmax(axis=1)]
         return labels
 
@@ -149,7 +144,7 @@ class I3DExtractor:
 
     def __init__(self, path: Path, sha256: str | None, batch: int, device: str) -> None:
         self.digest = checked_digest(path, sha256 or OFFICIAL_I3D)
-        self.official = self.digest == OFFICIAL_I3D
+        self.official, self._path = self.digest == OFFICIAL_I3D, path
         try:
             with warnings.catch_warnings():
                 # The field's file is TorchScript, whatever newer torch advises.
@@ -170,107 +165,29 @@ class I3DExtractor:
     def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
         """The 400 logits."""
         self.check_frames(*clips.shape[1:4])
-        out = _in_batches(clips, self._batch, self._device, lambda x: self.logits(_signed(x)))
-        if out.shape[1] != self.dimensions:
-            raise LeanmotionError(f"the i3d file gives {out.shape[1]} features a clip, not {self.dimensions}")
-        return out
+        return in_batches(clips, self._batch, self._device, lambda x: self.logits(signed(x)))
 
     def logits(self, frames: Tensor) -> Tensor:
-        """Logits `[clips, 400]` of float frames `[clips, frames, 3, height, width]` in [-1, 1]."""
-        x = _stretched(frames, I3D_SIZE).transpose(1, 2)
-        return self._model(x, rescale=False, resize=False, return_features=True)
+        """Logits `[clips, 400]` of float frames `[clips, frames, 3, height, width]` in [-1, 1].
 
-
-class VideoMAEExtractor:
-    """VideoMAE's encoder: its last hidden state, averaged over tokens (after Ge et al., 2024, content-debiased FVD)."""
-
-    name, official = "videomae", False
-
-    def __init__(self, path: str, sha256: str | None, batch: int, device: str) -> None:
-        from transformers import VideoMAEModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-
-        folder = snapshot(path)
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise LeanmotionError(f"extractor.path {path}: no .safetensors weights there")
-        # The config too: weights tell neither heads nor frames.
-        self.digest = joint_digest([folder / "config.json", *files], sha256)
+        Raises:
+            LeanmotionError: the file is of another network.
+        """
+        x = stretched(frames, I3D_SIZE).transpose(1, 2)
+        wanted = f"logits [clips, {self.dimensions}] of clips [clips, 3, frames, height, width]"
         try:
-            loaded: Any = VideoMAEModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            found = self._model(x, rescale=False, resize=False, return_features=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # what a script raises, also of a call that it does not take
+            line = " ".join(str(error).split())[:150]
+            raise LeanmotionError(
+                f"extractor.path {self._path}: is no I3D as FVD takes it ({line}): it has to give {wanted}, called "
+                "with rescale, resize and return_features"
+            ) from error
+        if not isinstance(found, Tensor) or found.shape != (len(frames), self.dimensions):
+            gives = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise LeanmotionError(
+                f"extractor.path {self._path}: is no I3D as FVD takes it: gives {gives}, not {wanted}"
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise LeanmotionError(f"extractor.path {path}: no VideoMAE can be loaded: {line}") from error
-        self._model, info = loaded
-        if info["missing_keys"]:
-            # transformers would leave these at random values.
-            raise LeanmotionError(f"extractor.path {path}: weights lack {sorted(info['missing_keys'])[0]}")
-        self._model = self._model.float().eval().to(device)
-        align(self._model)
-        self.dimensions = int(self._model.config.hidden_size)
-        self._batch, self._device = batch, device
-
-    def check_frames(self, frames: int, height: int, width: int) -> None:
-        """As many frames as the model was made for, of any size."""
-        needed = self._model.config.num_frames
-        if frames != needed:
-            raise LeanmotionError(f"sampling.frames is {frames}: this videomae extractor takes {needed} frames")
-
-    def features(self, clips: Clips) -> Float32[np.ndarray, "clips features"]:
-        """Mean of the encoder's tokens."""
-        self.check_frames(*clips.shape[1:4])
-        return _in_batches(clips, self._batch, self._device, self._tokens)
-
-    def _tokens(self, frames: Tensor) -> Tensor:
-        x = _stretched(frames / 255.0, self._model.config.image_size)
-        mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
-        return self._model(pixel_values=(x - mean) / std).last_hidden_state.mean(dim=1)
-
-
-def _in_batches(
-    clips: Clips, batch: int, device: str, forward: Callable[[Tensor], Tensor]
-) -> Float32[np.ndarray, "clips features"]:
-    """`forward` on float frames `[clips, frames, 3, height, width]` in [0, 255], in float32."""
-    if len(clips) == 0:
-        raise LeanmotionError("there are no clips to extract features of")
-    parts = []
-    with torch.inference_mode(), _exact_float32(device):
-        for start in range(0, len(clips), batch):
-            part = torch.from_numpy(np.ascontiguousarray(clips[start : start + batch])).to(device)
-            parts.append(forward(part.permute(0, 1, 4, 2, 3).float()).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
-@contextmanager
-def _exact_float32(device: str) -> Iterator[None]:
-    """TF32 and autocast off inside, the caller's settings back after."""
-    kind = torch.device(device).type
-    cudnn = torch.backends.cudnn
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with (
-            torch.autocast(kind, enabled=False),
-            cudnn.flags(cudnn.enabled, cudnn.benchmark, cudnn.benchmark_limit, cudnn.deterministic, False),
-        ):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _signed(frames: Tensor) -> Tensor:
-    return frames / 127.5 - 1.0
-
-
-def _stretched(frames: Tensor, size: int) -> Tensor:
-    flat = interpolate(frames.flatten(0, 1), (size, size), mode="bilinear", align_corners=False, antialias=False)
-    return flat.unflatten(0, frames.shape[:2])
-
-
-def _at_least_two(frames: int, name: str) -> None:
-    if frames < 2:
-        raise LeanmotionError(f"sampling.frames is {frames}: {name} takes 2 frames or more")
+        return found

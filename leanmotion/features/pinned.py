@@ -7,31 +7,36 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.watched_paths import read_pin
 
+MODEL = ("config.json", "*.safetensors")
+"""What is fetched of a model of the hub: its config and weights."""
 
-def snapshot(path: str) -> Path:
-    """The folder itself, or that of a pin's model at its commit: its config and safetensors, fetched if need be.
+
+def snapshot(path: str, setting: str = "extractor.path", files: tuple[str, ...] = MODEL) -> Path:
+    """The folder itself, or that of a pin's model at its commit, fetched if need be.
+
+    Args:
+        path: of the folder, or of the pin.
+        setting: that names it, for the message.
+        files: what to fetch, as patterns.
 
     Raises:
         LeanmotionError: neither a folder nor a pin with a commit, or it cannot be fetched.
     """
     if Path(path).is_dir():
         return Path(path)
-    pin = read_pin(path, "extractor.path")
+    pin = read_pin(path, setting)
     if pin is None:
-        raise LeanmotionError(f"extractor.path: {path} is neither a folder nor a pin of the hub, as in presets/hub/")
+        raise LeanmotionError(f"{setting}: {path} is neither a folder nor a pin of the hub, as in presets/hub/")
     if pin.revision is None:
         # Of the teacher data/teacher.json keeps the hash of every file; nothing keeps the extractor's.
-        raise LeanmotionError(f"extractor.path: {path} names no commit: write one as `revision`")
+        raise LeanmotionError(f"{setting}: {path} names no commit: write one as `revision`")
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["config.json", "*.safetensors"]
-        return Path(snapshot_download(pin.hub, revision=pin.revision, allow_patterns=wanted))
+        return Path(snapshot_download(pin.hub, revision=pin.revision, allow_patterns=list(files)))
     except (OSError, ValueError) as error:
         line = str(error).strip().splitlines()[0]
-        raise LeanmotionError(
-            f"extractor.path: {pin.hub} at {pin.revision} ({path}) is not to be had: {line}"
-        ) from error
+        raise LeanmotionError(f"{setting}: {pin.hub} at {pin.revision} ({path}) is not to be had: {line}") from error
 
 
 def checked_digest(path: Path, expected: str | None) -> str:

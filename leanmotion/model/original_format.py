@@ -9,17 +9,16 @@ AnimateDiff-Evolved (motion_module_ad.py) and diffusers (single_file_utils.py).
 
 import json
 import os
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.model.adapter_files import NOTE, PLACE, add_note, motion_tensors, read_tensors
 from leanmotion.model.motion_state import (
     check_keys,
     expected_shapes,
@@ -28,7 +27,7 @@ from leanmotion.model.motion_state import (
     portable_tensors,
     sinusoids,
 )
-from leanmotion.model.weights import adapter_files
+from leanmotion.model.weights import adapter_config, adapter_files
 from leanmotion.pipeline.writing import whole
 
 if TYPE_CHECKING:
@@ -43,22 +42,13 @@ _NAMES = {
     ".norm2.": ".norms.1.",
     ".norm3.": ".ff_norm.",
 }
-_PLACE = re.compile(r"^((?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.\d+\.")
 # AnimateLCM's file has no positional encoding, its users take this many frames as the most.
 _LENGTH_WITHOUT_ENCODING = 64
-# What else goes by such a file name: a key that tells it, its name, what to do.
-_UNFIT = (
-    (r"lora", "a motion LoRA", "give the motion module, and load the LoRA into the pipeline"),
-    (r"controlnet_cond_embedding", "a SparseCtrl encoder", "give the motion module that it belongs to"),
-    (r"temporal_attentions\.", "a Hotshot-XL module (SDXL)", "give one for Stable Diffusion 1.5"),
-    (r"^img_encoder\.", "an image-to-video module", "give a text-to-video one"),
-    (r"^model\.diffusion_model\.", "a whole Stable Diffusion checkpoint", "give it as the base, and a motion module"),
-)
 
 
 def to_original(key: str) -> list[str]:
     """The original's key names for a diffusers key: one, or two for a positional embedding."""
-    key = _PLACE.sub(lambda match: match.group() + "temporal_transformer.", key)
+    key = PLACE.sub(lambda match: match.group() + "temporal_transformer.", key)
     if key.endswith(".pos_embed.pe"):
         stem = key.removesuffix("pos_embed.pe")
         return [f"{stem}attention_blocks.{i}.pos_encoder.pe" for i in (0, 1)]
@@ -99,26 +89,37 @@ def read_original(
         LeanmotionError: not such a file, damaged, incomplete, or for something else (a LoRA, SDXL, SparseCtrl).
     """
     path = Path(path)
-    tensors, noted = _read_file(path)
+    tensors, noted = read_tensors(path)
     what = f"motion module {path}"
-    found = {key.removeprefix("module."): value for key, value in tensors.items()}
-    for pattern, name, mend in _UNFIT:
-        if any(re.search(pattern, key) for key in found):
-            raise LeanmotionError(f"{what}: this is {name}: {mend}")
-    if "conv_in.weight" in found and found["conv_in.weight"].shape[1] == 9:
-        raise LeanmotionError(f"{what}: this is a PIA module with its own conv_in: give a plain motion module")
     state: dict[str, Tensor] = {}
-    for key, value in found.items():
-        if not _PLACE.match(key):
-            continue
+    for key, value in motion_tensors(what, tensors).items():
         name = from_original(key)
         if name in state and not torch.equal(state[name], value):
             raise LeanmotionError(f"{what}: the two positional encodings of a block differ at {key}: not supported")
         state[name] = value
-    config = _infer_config(what, state)
-    config["motion_num_attention_heads"] = heads or noted.get("motion_num_attention_heads", 8)
-    config["motion_norm_num_groups"] = norm_groups or noted.get("motion_norm_num_groups", 32)
-    return _whole(what, state, config), config
+    published = {"motion_num_attention_heads": 8, "motion_norm_num_groups": 32}
+    config = {**_infer_config(what, state), **published}
+    config |= {name: noted[name] for name in config if name in noted}
+    config["motion_num_attention_heads"] = heads or config["motion_num_attention_heads"]
+    config["motion_norm_num_groups"] = norm_groups or config["motion_norm_num_groups"]
+    try:
+        return _whole(what, state, config), config
+    except ValueError as error:
+        raise LeanmotionError(
+            f"{what}: tells neither heads nor norm groups, and the published 8 and 32 do not fit its widths "
+            f"{config['block_out_channels']}: give a file that leanmotion wrote, or a diffusers folder"
+        ) from error
+
+
+def holds_positions(path: PathLike) -> bool:
+    """Whether an adapter's folder or file holds positional encodings. AnimateLCM's has none: that is how it is known.
+
+    Raises:
+        LeanmotionError: as `load_adapter`.
+    """
+    path = Path(path)
+    tensors = _folder_tensors(path) if path.is_dir() else read_tensors(path)[0]
+    return any(key.endswith((".pos_encoder.pe", ".pos_embed.pe")) for key in tensors)
 
 
 def original_state(model: nn.Module, *, positions: bool = True) -> dict[str, Tensor]:
@@ -136,8 +137,8 @@ def original_state(model: nn.Module, *, positions: bool = True) -> dict[str, Ten
 def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) -> Path:
     """Writes `original_state` to one file, by its suffix: `.safetensors`, or `.ckpt` / `.pth` (a flat dictionary).
 
-    The file appears whole or not at all; same weights, same bytes. A `.safetensors` notes the adapter's config in
-    its header, since weights tell neither heads nor norm groups.
+    The file appears whole or not at all; same weights, same bytes. It notes the adapter's config, since weights tell
+    neither heads nor norm groups: in the header, or as a record of the archive that no other loader looks at.
     """
     from safetensors.torch import save_file
 
@@ -145,14 +146,15 @@ def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) 
     if path.suffix not in (".safetensors", ".ckpt", ".pth"):
         raise LeanmotionError(f"original file {path}: suffix {path.suffix!r}: choose .safetensors, .ckpt or .pth")
     tensors = portable_tensors(original_state(model, positions=positions))
+    note = json.dumps(motion_config(model), sort_keys=True)
     with whole(path) as part:
         if path.suffix == ".safetensors":
-            note = json.dumps(motion_config(model), sort_keys=True)
             # One entry only: safetensors writes several in an order that changes from run to run.
-            save_file(tensors, part, metadata={"motion_adapter": note})
+            save_file(tensors, part, metadata={NOTE: note})
         else:
             with part.open("wb") as file:  # an open file: given a path, torch writes its name into the bytes
                 torch.save(tensors, file)
+            add_note(part, note)
         part.chmod(0o644)  # safetensors writes files that only their owner may read
     return path
 
@@ -173,6 +175,8 @@ def load_adapter(path: PathLike, *, heads: int | None = None, norm_groups: int |
     """
     from diffusers import MotionAdapter
 
+    if not isinstance(path, str | os.PathLike):
+        raise LeanmotionError(f"motion adapter {path!r}: give the path of a folder or file")
     path = Path(path)
     if path.is_dir():
         state, config = _read_folder(path)
@@ -188,18 +192,8 @@ def load_adapter(path: PathLike, *, heads: int | None = None, norm_groups: int |
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     what = f"motion adapter {folder}"
-    try:
-        given = json.loads((folder / "config.json").read_text())
-        kind = given.get("_class_name")
-    except (OSError, ValueError, AttributeError) as error:
-        raise LeanmotionError(f"{what}: no readable config.json: give a diffusers MotionAdapter folder") from error
-    if kind == "LeanMotionAdapter":
-        raise LeanmotionError(f"{what}: this is a pruned adapter: load it with load_pruned_pipeline")
-    if kind != "MotionAdapter":
-        raise LeanmotionError(f"{what}: config.json is of a {kind}: give a diffusers MotionAdapter folder")
-    if given.get("conv_in_channels"):
-        raise LeanmotionError(f"{what}: this is a PIA adapter with its own conv_in: give a plain motion adapter")
-    state, _ = _read_file(adapter_files(folder)[-1])
+    given = adapter_config(folder)
+    state = _folder_tensors(folder)
     known = {key: value for key, value in given.items() if not key.startswith("_")}
     lengths = [value.shape[1] for key, value in state.items() if key.endswith("pos_embed.pe")]
     if lengths:
@@ -210,39 +204,10 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise LeanmotionError(f"{what}: config.json does not make a MotionAdapter ({error})") from error
 
 
-def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a file, mapped rather than read where its format allows, and the config noted in its header."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                note = (file.metadata() or {}).get("motion_adapter", "{}")
-                return {key: file.get_tensor(key) for key in file.keys()}, json.loads(note)  # noqa: SIM118
-        loaded = _torch_load(path)
-    except pickle.UnpicklingError as error:
-        raise LeanmotionError(
-            f"motion module {path}: holds pickled code, which is never run here: convert it to .safetensors"
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise LeanmotionError(f"motion module {path}: not a readable file, or cut short: get it again") from error
-    for name in ("state_dict", "module", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(name), Mapping):
-            loaded = loaded[name]
-    if not isinstance(loaded, Mapping):
-        raise LeanmotionError(f"motion module {path}: holds a {type(loaded).__name__}: give a state dict")
-    tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-    return cast("dict[str, Tensor]", tensors), {}
-
-
-def _torch_load(path: Path) -> Any:
-    with warnings.catch_warnings():
-        # torch warns of a pickle protocol not its own before it refuses the file: one line, ours, is enough.
-        warnings.filterwarnings("ignore", "Detected pickle protocol")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files from before torch 1.6 cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True)
+def _folder_tensors(folder: Path) -> dict[str, Tensor]:
+    """Of one file, or of all its shards."""
+    weights = [path for path in adapter_files(folder) if path.suffix != ".json"]
+    return {key: value for path in weights for key, value in read_tensors(path)[0].items()}
 
 
 def _infer_config(what: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -280,13 +245,15 @@ def _infer_config(what: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def _has_positions(state: Mapping[str, Tensor]) -> bool:
+    return any(key.endswith("pos_embed.pe") for key in state)
+
+
 def _whole(what: str, state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in the adapter's order, with positional embeddings if the file had none; refuses gaps."""
     shapes = expected_shapes(config)
-    if not any(key.endswith("pos_embed.pe") for key in state):
-        dtype = next(iter(state.values())).dtype if state else torch.float32
-        for key, shape in shapes.items():
-            if key.endswith("pos_embed.pe"):
-                state[key] = sinusoids(shape[1], shape[2]).to(dtype)
+    if not _has_positions(state):
+        # Exact, whatever the weights are kept in: the caller's own dtype is the first to round them.
+        state |= {key: sinusoids(*shape[1:]) for key, shape in shapes.items() if key.endswith("pos_embed.pe")}
     check_keys(what, {key: tuple(value.shape) for key, value in state.items()}, shapes)
     return {key: state[key] for key in shapes}

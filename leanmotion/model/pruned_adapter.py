@@ -41,7 +41,12 @@ FORMAT = 1
 
 
 def save_pruned(
-    unet: nn.Module, folder: PathLike, *, evidence: Mapping[str, Any] | None = None, card: str | None = None
+    unet: nn.Module,
+    folder: PathLike,
+    *,
+    evidence: Mapping[str, Any] | None = None,
+    card: str | None = None,
+    judged: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the motion modules of a `UNetMotionModel`, without what was removed, as a pruned adapter folder.
 
@@ -52,6 +57,7 @@ def save_pruned(
         folder: its parent need not exist.
         evidence: plain JSON values; what was measured, of which teacher. Kept in `config.json`.
         card: text of `README.md`.
+        judged: how clips were drawn for the evidence (`judged_sampling`): what is loaded from the folder samples so.
 
     Returns:
         The folder.
@@ -70,6 +76,7 @@ def save_pruned(
             "removed_units": removed_units(unet),
             "sha256": file_sha256(place / WEIGHTS),
             "evidence": dict(evidence or {}),
+            **({"sampling": dict(judged)} if judged else {}),
         }
         # Weights do not tell heads or norm groups: a flipped bit there would be another model.
         (place / "config.json").write_text(_json({**config, DIGEST: record_digest(json.loads(_json(config)))}))
@@ -171,9 +178,17 @@ def apply_pruned(unet2d: nn.Module, folder: PathLike) -> "UNetMotionModel":
 
 
 def load_pruned_pipeline(
-    adapter: PathLike, *, base: Any, torch_dtype: torch.dtype | None = None, **pipeline_kwargs: Any
+    adapter: PathLike,
+    *,
+    base: Any,
+    torch_dtype: torch.dtype | None = None,
+    as_judged: bool = True,
+    **pipeline_kwargs: Any,
 ) -> "AnimateDiffPipeline":
     """An `AnimateDiffPipeline` with a pruned motion adapter.
+
+    It samples as the adapter was judged, if its folder says how: with that scheduler, and by default, where a call does
+    not say otherwise, with that number of frames and steps, size, guidance and negative prompt.
 
     Args:
         adapter: a pruned adapter folder (`save_pruned`).
@@ -181,6 +196,7 @@ def load_pruned_pipeline(
             `UNet2DConditionModel`. A folder that holds a `UNetMotionModel` (what `AnimateDiffPipeline` itself
             saves) already has motion modules and is refused.
         torch_dtype: of the whole pipeline; the base's own when None.
+        as_judged: False keeps the base's scheduler and diffusers' defaults.
         pipeline_kwargs: passed to `StableDiffusionPipeline.from_pretrained`, such as `revision` or `variant`.
 
     Returns:
@@ -190,19 +206,26 @@ def load_pruned_pipeline(
     Raises:
         LeanmotionError: adapter or base do not load or do not fit one another.
     """
-    from diffusers import AnimateDiffPipeline
+    judged = read_pruned_config(adapter).get("sampling", {})
+    from leanmotion.model.pruned_pipeline import AnimateDiffPipeline
 
-    read_pruned_config(adapter)
     if isinstance(base, str | os.PathLike):
         base = _load_base(os.fspath(base), torch_dtype, pipeline_kwargs)
+    pipeline = AnimateDiffPipeline.of(pruned_pipeline(adapter, base), judged if as_judged else {})
+    return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
+
+
+def pruned_pipeline(adapter: PathLike, base: Any) -> "AnimateDiffPipeline":
+    """The stock pipeline of a loaded base, its scheduler included, with a pruned adapter (`load_pruned_pipeline`)."""
+    from diffusers import AnimateDiffPipeline
+
     unet = apply_pruned(base.unet, adapter)
     names = ("vae", "text_encoder", "tokenizer", "scheduler", "feature_extractor", "image_encoder")
     parts: dict[str, Any] = {name: getattr(base, name, None) for name in names}
     for part in parts.values():
         if isinstance(part, nn.Module):
             align(part)
-    pipeline = AnimateDiffPipeline(unet=unet, motion_adapter=None, **parts)  # pyright: ignore[reportArgumentType]
-    return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
+    return AnimateDiffPipeline(unet=unet, motion_adapter=None, **parts)  # pyright: ignore[reportArgumentType]
 
 
 def _load_base(base: str, torch_dtype: torch.dtype | None, options: dict[str, Any]) -> Any:

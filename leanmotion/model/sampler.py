@@ -43,7 +43,8 @@ class Sampler:
         device: Where the networks run; noise is always drawn on the CPU.
 
     Raises:
-        LeanmotionError: An environment variable that saves memory says what there is not (`leanmotion.memory`).
+        LeanmotionError: An environment variable that saves memory says what there is not (`leanmotion.memory`); or
+            the scheduler cannot sample that many steps.
     """
 
     def __init__(self, pipeline: "AnimateDiffPipeline", settings: Sampling, device: str = "cpu") -> None:
@@ -51,7 +52,7 @@ class Sampler:
         self.settings = settings
         self.device = device
         self._tokenizing = Lock()  # a tokenizer that pads must not be asked from two threads
-        self.scheduler = make_scheduler(pipeline.scheduler, settings.scheduler)
+        self.scheduler = working_scheduler(pipeline.scheduler, settings)
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.eval().requires_grad_(False)
         if settings.attention == "eager":
@@ -209,6 +210,31 @@ def make_scheduler(base: Any, name: str) -> Any:
     return diffusers.EulerDiscreteScheduler.from_config(
         base.config, timestep_spacing="trailing", beta_schedule="linear"
     )
+
+
+def working_scheduler(base: Any, settings: Sampling) -> Any:
+    """`make_scheduler`, after it was tried: all steps of two clips of one number.
+
+    Raises:
+        LeanmotionError: It stops on the way: some take no batch, fewer steps, or other packages.
+    """
+    made = make_scheduler(base, settings.scheduler)
+    try:
+        trial = type(made).from_config(made.config)
+        trial.set_timesteps(settings.steps)
+        sample = torch.zeros(2, 1, 1, 1, 1) * trial.init_noise_sigma
+        generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+        extra = {"generator": generators} if "generator" in _step_arguments(trial) else {}
+        for timestep in trial.timesteps:
+            prediction = torch.zeros_like(trial.scale_model_input(sample, timestep))
+            sample = trial.step(prediction, timestep, sample, return_dict=False, **extra)[0]
+    except Exception as error:  # each scheduler stops in its own way
+        line = " ".join(str(error).split())[:150] or type(error).__name__
+        raise LeanmotionError(
+            f"sampling.scheduler {settings.scheduler}: a {type(made).__name__} cannot sample {settings.steps} steps "
+            f"({line}): choose ddim, euler or lcm, or other sampling.steps"
+        ) from error
+    return made
 
 
 class _OneRow(torch.nn.Module):

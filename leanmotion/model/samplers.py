@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.pruned_adapter import load_pruned_pipeline
+from leanmotion.model.pruned_adapter import pruned_pipeline
 from leanmotion.model.removal import removed_units, without_units
 from leanmotion.model.requests import Draw, Request, Variant
 from leanmotion.model.sampler import Sampler
@@ -90,7 +90,7 @@ class Samplers(Networks, Variants):
             # One at a time: ablations of a student follow one another.
             student = self.students[weights]
             student.verify()
-            self._drawn = weights, self._sampler(load_pruned_pipeline(student.adapter, base=self.base))
+            self._drawn = weights, self._sampler(pruned_pipeline(student.adapter, self.base))
         return self._drawn[1]
 
     def _sampler(self, pipeline: Any) -> Sampler:

@@ -13,13 +13,15 @@ from leanmotion.pipeline.settings import Settings
 class Student:
     """A round's outcome: its weights by SHA-256 and its own deletion list. The teacher is the student of `base`.
 
-    `folder` holds `student.json` and, but for `base`, the pruned adapter in `adapter/`.
+    `folder` holds `student.json` and, but for `base`, the pruned adapter in `adapter/`. `steps`: training steps behind
+    it, over all rounds that led to it.
     """
 
     folder: Path
     round: str
     weights: str
     removed: tuple[str, ...]
+    steps: int = 0
 
     @property
     def adapter(self) -> Path:
@@ -33,7 +35,9 @@ class Student:
 
     def write(self) -> None:
         """Write `student.json`."""
-        what = {"round": self.round, "weights": self.weights, "removed": list(self.removed)}
+        what = {
+            "round": self.round, "weights": self.weights, "removed": list(self.removed), "steps": self.steps,
+        }  # fmt: skip
         write_record(self.folder / "student.json", what)
 
     @classmethod
@@ -46,8 +50,8 @@ class Student:
         path = Path(folder) / "student.json"
         raw = read_record(path, made_by="dvc repro")
         try:
-            return cls(Path(folder), raw["round"], raw["weights"], tuple(raw["removed"]))
-        except (KeyError, TypeError) as error:
+            return cls(Path(folder), raw["round"], raw["weights"], tuple(raw["removed"]), int(raw["steps"]))
+        except (KeyError, TypeError, ValueError) as error:
             raise LeanmotionError(f"{path}: corrupt: delete {folder}, then `dvc repro`") from error
 
     def verify(self) -> None:
@@ -65,7 +69,10 @@ class Student:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What a round deletes. `removed`: all blocks gone after it, in the model's order; `steps`: its own budget."""
+    """What a round deletes. `removed`: all blocks gone after it, in the model's order; `steps`: its training's.
+
+    `steps` is None where what the round has harmed is to decide (`distillation.budget`).
+    """
 
     name: str
     previous: Student

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, commit_of, locate
+from leanmotion.model.base_kinds import refuse_other_configs, refuse_other_unets
+from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, base_variant, commit_of, locate
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import Teacher
@@ -127,6 +128,17 @@ def check_dtype(teacher: Teacher, record: TeacherRecord) -> None:
         )
 
 
+def check_configs(teacher: Teacher) -> None:
+    """Refuse a base of another kind by the config files of its folder.
+
+    Raises:
+        LeanmotionError: As said.
+    """
+    place = locate(teacher.base, role="base")
+    if place.is_dir():
+        refuse_other_configs(place, f"teacher.base: {teacher.base}")
+
+
 def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
     """The base pipeline, in the teacher's dtype, without a safety checker.
 
@@ -147,8 +159,9 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
                 base = StableDiffusionPipeline.from_single_file(str(place), local_files_only=True, **options)
             else:
                 base = StableDiffusionPipeline.from_pretrained(
-                    place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False, **options
-                )
+                    place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False,
+                    variant=base_variant(place), **options,
+                )  # fmt: skip
     except Exception as error:  # diffusers raises many kinds on a folder that is not one
         mend = " (a single file takes its configuration from the hub's cache: give a folder)" if place.is_file() else ""
         raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)}){mend}") from error
@@ -172,12 +185,15 @@ def load_motion_adapter(teacher: Teacher) -> "MotionAdapter":
     return load_adapter(place).to(getattr(torch, teacher.dtype))
 
 
-def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = None) -> "AnimateDiffPipeline":
+def load_pipeline(
+    teacher: Teacher, base: "StableDiffusionPipeline | None" = None, adapter: "MotionAdapter | None" = None
+) -> "AnimateDiffPipeline":
     """AnimateDiff's pipeline (Guo et al. 2023, arXiv 2307.04725): base and motion adapter together, on the CPU.
 
     Args:
         teacher: Where both lie, and their dtype; nothing is verified against a sha256 here.
         base: Already loaded; else the teacher's.
+        adapter: Likewise.
 
     Returns:
         The pipeline; its `unet` is a `UNetMotionModel` with all the adapter's motion modules.
@@ -187,11 +203,18 @@ def load_pipeline(teacher: Teacher, base: "StableDiffusionPipeline | None" = Non
     """
     from diffusers import AnimateDiffPipeline, UNetMotionModel
 
-    base = base or load_base(teacher)
-    adapter = load_motion_adapter(teacher)
+    base, adapter = base or load_base(teacher), adapter or load_motion_adapter(teacher)
+    what = f"teacher.base: {teacher.base}"
+    refuse_other_unets(base, what)
     _check_fit(base.unet.config, adapter.config, teacher)
-    unet = UNetMotionModel.from_unet2d(base.unet, adapter)
-    unet.to(base.unet.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        unet: Any = UNetMotionModel.from_unet2d(base.unet, adapter)
+    except (ValueError, TypeError, AttributeError, RuntimeError) as error:  # of a kind that we have not met
+        raise LeanmotionError(f"{what}: no motion UNet can be made of its UNet ({_line(error)})") from error
+    spatial = {key for key in unet.state_dict() if ".motion_modules." not in key}
+    if odd := spatial ^ set(base.unet.state_dict()):
+        raise LeanmotionError(f"{what}: {min(odd)} of its UNet has no place in a motion UNet, or none to come from")
+    unet.to(base.unet.dtype)
     return AnimateDiffPipeline(
         vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,  # pyright: ignore[reportArgumentType]
         scheduler=base.scheduler,

@@ -33,6 +33,18 @@ def edges(dot: str) -> dict[str, list[str]]:
     return found
 
 
+def cache_folder(place: Path) -> Path | None:
+    """The local cache of the DVC project that a folder lies in; None where it lies in none."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(place), uninitialized=False) as repo:
+            return Path(repo.cache.local_cache_dir)
+    except (DvcException, OSError):
+        return None
+
+
 def is_dvc(process: psutil.Process) -> bool:
     """Whether a process is a `dvc` command."""
     try:
@@ -47,12 +59,12 @@ def will_run(stages: Sequence[str], own: str, root: Path = Path()) -> list[str]:
     Sure is what DVC itself calls out of date, what the command's targets cover, and what hangs on nothing that is out
     of date. None where no DVC runs this process, or where its command line or its answers cannot be read.
     """
-    if (command := running_command()) is None or (covered := _covered(stages, command, root)) is None:
+    if (command := running_command()) is None or not (covered := set(_covered(stages, command, root) or ()) - {own}):
         return []
     try:
         drawn = ask(root, "dag", "--dot")
         graph, known = edges(drawn), set(re.findall(r'^"(.+?)";$', drawn, re.MULTILINE))
-        before = {stage: _upstream(stage, graph) for stage in covered if stage in known - {own}}
+        before = {stage: _upstream(stage, graph) for stage in stages if stage in known & covered}
         # What runs now, DVC says nothing of; what hangs on it will read something else.
         before = {stage: upstream for stage, upstream in before.items() if own not in upstream}
         asked = sorted({*before, *(one for upstream in before.values() for one in upstream)})

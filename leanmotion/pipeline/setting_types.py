@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -17,3 +17,9 @@ def each_once(values: list[Any]) -> list[Any]:
     if twice := sorted({value for value in values if values.count(value) > 1}):
         raise ValueError(f"lists {', '.join(map(str, twice))} twice: name each once")
     return values
+
+
+class Section(BaseModel):
+    """A section of params.yaml: no other names than these, values as they are written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -3,20 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.params_file import read_params
 from leanmotion.pipeline.setting_errors import first_problem
-from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, Positive, RoundId, Seed, each_once
-from leanmotion.pipeline.watched_paths import CaptionsPath, PromptsPath, VideosPath, WeightsPath
+from leanmotion.pipeline.setting_rules import check_rounds, check_sections
+from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, RoundId, Seed, each_once
+from leanmotion.pipeline.setting_types import Section as _Model
+from leanmotion.pipeline.training_settings import Distillation, Round
+from leanmotion.pipeline.watched_paths import CaptionsPath, ClipPath, PromptsPath, VideosPath, WeightsPath
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Teacher(_Model):
@@ -41,14 +40,21 @@ class PinnedTeacher(Teacher):
 
 
 class Prompts(_Model):
-    """Where the prompts come from and how many each split holds. Raising a count keeps the earlier ones."""
+    """Prompts and how many each split holds; raising a count keeps earlier ones. `confirm`: sets of `select` clips."""
 
     source: PromptsPath
     negative: str = ""
     rank: Annotated[int, Field(ge=4)]
     select: Annotated[int, Field(ge=4)]
     report: Annotated[int, Field(ge=4)]
+    confirm: Annotated[int, Field(ge=2)]
+    confirm_source: PromptsPath
     seed: Seed = 0
+
+    @property
+    def confirm_splits(self) -> list[str]:
+        """The sets that confirm, as splits; each is `<name>.parquet` among the prompt tables."""
+        return [f"confirm/{i + 1}" for i in range(self.confirm)]
 
 
 class Sampling(_Model):
@@ -81,6 +87,21 @@ class Similarity(_Model):
     prompts: Count
 
 
+class Influence(_Model):
+    """Where the change of the model's output without each unit is measured.
+
+    `prompts` of the rank split, `batch` of them together: the unit of resuming, and a sample of clips. `steps` of the
+    sampler's steps, spread evenly, each standing for those around it. Intervals are over `resamples` draws of prompts.
+    """
+
+    prompts: Annotated[int, Field(ge=4)]
+    steps: Count
+    batch: Annotated[int, Field(ge=3)]
+    resamples: Annotated[int, Field(ge=20)] = 200
+    interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    seed: Seed = 0
+
+
 class Profile(_Model):
     """The interleaved latency measurement of one UNet call."""
 
@@ -100,8 +121,9 @@ class ProbeSet(_Model):
 
 
 class Probe(_Model):
-    """The granularity comparison."""
+    """The granularity comparison: clips of the first `prompts` of the rank split, of all where none is given."""
 
+    prompts: Annotated[int, Field(ge=4)] | None = None
     seed: Seed = 0
     sets: dict[RoundId, ProbeSet]
 
@@ -109,16 +131,20 @@ class Probe(_Model):
 class Extractor(_Model):
     """What turns clips into the features that the Frechet distance is taken of."""
 
-    name: Literal["sprites", "i3d", "videomae"]
+    name: Literal["sprites", "i3d", "videomae", "vjepa2"]
     path: WeightsPath
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     batch: Count = 16
 
 
 class Ranking(_Model):
-    """The criterion of the deletion order, and how its uncertainty is resampled."""
+    """The criterion of the deletion order, and how its uncertainty is resampled.
 
-    criterion: Literal["fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random"]
+    `search`: rounds delete the first blocks of that order, or the nested sets of least predicted damage.
+    """
+
+    criterion: Literal["fvd", "kvd", "paired", "similarity", "influence", "fvd_per_mac", "fvd_per_latency", "random"]
+    search: Literal["order", "sets"] = "order"
     rerank: bool = False
     resamples: Annotated[int, Field(ge=20)]
     interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
@@ -136,45 +162,10 @@ class Clips(_Model):
     seed: Seed = 0
 
 
-class Round(_Model):
-    """`count` blocks gone after this round, which starts from the student of round `from` (`base`: the teacher).
-
-    `steps`: its budget; `distillation.steps` where it is not given.
-    """
-
-    count: Annotated[int, Field(ge=1)]
-    from_: RoundId = Field(alias="from")
-    steps: Annotated[int, Field(ge=0)] | None = None
-
-
-class Distillation(_Model):
-    """Loss weights, optimiser and budget of a round."""
-
-    steps: Annotated[int, Field(ge=0)]
-    batch: Count
-    accumulate: Count = 1
-    learning_rate: Positive
-    warmup: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["cosine", "constant"] = "cosine"
-    clip_norm: Positive = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    task_weight: NotNegative = 0.0
-    output_weight: NotNegative = 1.0
-    feature_weight: NotNegative = 1.0
-    inputs: Literal["clips", "teacher", "student"] = "clips"
-    trainable: Literal["motion"] | Annotated[list[str], Field(min_length=1)] = "motion"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    checkpoint_every: Count = 50
-    explode: Positive = 100.0
-    weight_decay: NotNegative = 0.01
-    caption_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    validation: Annotated[int, Field(ge=0)] = 0
-    seed: Seed = 0
-
-
 class Evaluation(_Model):
-    """Resampling of the rounds' intervals."""
+    """Resampling of the rounds' intervals. `clip`: a CLIP model that is asked about prompts and frames besides."""
 
+    clip: ClipPath = "builtin/none"
     resamples: Annotated[int, Field(ge=20)]
     interval: Annotated[float, Field(gt=0, lt=1)] = 0.9
     seed: Seed = 0
@@ -203,6 +194,7 @@ class Settings(_Model):
     prompts: Prompts
     sampling: Sampling
     similarity: Similarity
+    influence: Influence
     profile: Profile
     probe: Probe
     extractor: Extractor
@@ -215,46 +207,16 @@ class Settings(_Model):
     report: Report
 
     @model_validator(mode="after")
-    def _rounds_follow_one_another(self) -> "Settings":
-        blocks = len(self.teacher.blocks)
-        for name, this in self.rounds.items():
-            if name == "base":
-                raise ValueError("rounds.base: the name is taken by the teacher itself: choose another")
-            if this.count > blocks:
-                raise ValueError(f"rounds.{name}.count is {this.count}: teacher.blocks lists only {blocks}")
-            if this.from_ != "base" and this.from_ not in self.rounds:
-                hint = did_you_mean(this.from_, ["base", *self.rounds])
-                raise ValueError(f"rounds.{name}.from is {this.from_!r}: name an earlier round or base{hint}")
-            before = 0 if this.from_ == "base" else self.rounds[this.from_].count
-            if this.count <= before:
-                raise ValueError(f"rounds.{name}.count is {this.count}: it must exceed the {before} of {this.from_!r}")
+    def _sections_fit_one_another(self) -> "Settings":
+        check_rounds(self.rounds, self.teacher.blocks)
+        check_sections(self)
         return self
 
-    @model_validator(mode="after")
-    def _distillation_fits(self) -> "Settings":
-        how = self.distillation
-        for part in [] if how.trainable == "motion" else how.trainable:
-            if not part.startswith("motion") and (block := part.partition("-")[0]) not in self.teacher.blocks:
-                raise ValueError(f"distillation.trainable: {block!r} is none of teacher.blocks: name some of them")
-        if how.inputs != "clips" and how.task_weight > 0:
-            raise ValueError(
-                f"distillation.task_weight must be 0 where inputs is {how.inputs}: it has no data's target"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _splits_suffice(self) -> "Settings":
-        if self.similarity.prompts > self.prompts.rank:
-            raise ValueError(f"similarity.prompts is {self.similarity.prompts}: the rank split has {self.prompts.rank}")
-        for name, probe in self.probe.sets.items():
-            if probe.granularity == "temporal_transformer" and max(probe.counts, default=0) > len(self.teacher.blocks):
-                raise ValueError(f"probe.sets.{name}.counts exceeds the {len(self.teacher.blocks)} blocks")
-        return self
-
-    def steps_of(self, name: str) -> int:
-        """Training steps of a round: its own, or those of `distillation`."""
-        own = self.rounds[name].steps
-        return self.distillation.steps if own is None else own
+    def steps_of(self, name: str) -> int | None:
+        """Training steps of a round: its own, or those of `distillation`; None where `distillation.budget` decides."""
+        if (own := self.rounds[name].steps) is not None:
+            return own
+        return None if self.distillation.budget.total else self.distillation.steps
 
     @property
     def split_counts(self) -> dict[str, int]:
@@ -268,26 +230,16 @@ def load_settings(path: str | Path = "params.yaml") -> Settings:
     Raises:
         LeanmotionError: Missing, not YAML, or a setting that is unknown, of a wrong type or out of range.
     """
-    path = Path(path)
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise LeanmotionError(f"{path}: no such file: run from the project's folder, or copy a preset") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise LeanmotionError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(raw, dict):
-        raise LeanmotionError(f"{path}: holds no settings: copy a preset")
+    return checked(read_params(Path(path)), path)
+
+
+def checked(raw: dict[str, Any], path: str | Path) -> Settings:
+    """The content of a params.yaml as settings. `path`: for the message.
+
+    Raises:
+        LeanmotionError: a setting that is unknown, of a wrong type or out of range.
+    """
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
         raise LeanmotionError(f"{path}: {first_problem(error, Settings)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is refused, as DVC does: a round would vanish without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"{twice[0]} is given twice, line {node.start_mark.line + 1} and on")
-        return super().construct_mapping(node, deep)

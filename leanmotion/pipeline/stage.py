@@ -18,7 +18,7 @@ import psutil
 import typer
 from filelock import FileLock, Timeout
 
-from leanmotion.errors import LeanmotionError
+from leanmotion.errors import LeanmotionError, shortened
 from leanmotion.pipeline import launch, processes
 from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.scratch import scratch_folder
@@ -90,7 +90,7 @@ def quiet_libraries() -> None:
 
 
 def _said(line: str) -> int:
-    line = " ".join(line.split())
+    line = shortened(" ".join(line.split()))
     if processes.is_rank():
         processes.tell(line)  # all may have the same to say
     else:

@@ -48,6 +48,20 @@ def similarity(rows: Sequence[Mapping[str, Any]]) -> None:
     show("cosine of input and output, over units", head, cells)
 
 
+def influence(rows: Sequence[Mapping[str, Any]], spent: Mapping[str, int]) -> None:
+    """Blocks by the weighted sum of their squared changes over steps, least first, beside their share by step."""
+    blocks = [row for row in rows if row["granularity"] == "temporal_transformer"]
+    steps = sorted({row["step"] for row in blocks})
+    by_block: dict[str, dict[int, float]] = {}
+    for row in blocks:
+        by_block.setdefault(row["unit"], {})[row["step"]] = row["weight"] * row["change"]
+    ordered = sorted(by_block, key=lambda block: sum(by_block[block].values()))
+    cells = [[b, sum(by_block[b].values()), *(by_block[b][step] for step in steps)] for b in ordered]
+    share = (spent["macs_walk"] + spent["macs_temporal_transformer"]) / spent["drawn_temporal_transformer"]
+    note = f"blocks take {percent(share)} of the MACs that FVD draws with"
+    show("change of the output, squared and weighted", ["without", "sum", *(f"step {k}" for k in steps)], cells, note)
+
+
 def latency(rows: Sequence[Mapping[str, Any]]) -> None:
     """Measured time of a UNet call, by what is removed; most saved first, the whole UNet above, the ceiling below.
 
@@ -96,7 +110,7 @@ def ranking(rows: Sequence[Mapping[str, Any]], note: str) -> None:
 def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
     """A round's loss terms at both ends, each the mean of up to five steps."""
     if not rows:
-        print(f"{name}: nothing was trained")
+        print(": ".join(part for part in (name, "nothing was trained", note) if part))
         return
     few = max(1, min(5, len(rows) // 2))
 
@@ -104,7 +118,7 @@ def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None
         known = [row[term] for row in part if row[term] is not None]
         return short(sum(known) / len(known)) if known else "-"
 
-    terms = ("total", "output", "feature", "task")
+    terms = [term for term in ("total", "endpoint", "output", "feature", "task") if rows[0][term] is not None]
     cells = [[term, mean(term, rows[:few]), mean(term, rows[-few:])] for term in terms]
     show(f"{name}: {len(rows)} steps", ["loss", f"first {few}", f"last {few}"], cells, note)
 
@@ -120,3 +134,16 @@ def evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
         for row in rows
     ]  # fmt: skip
     show("rounds", head, cells)
+
+
+def confirmed(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The chosen round in all sets together, and in each."""
+    head = [f"{rows[0]['round']}, set", "clips", "FVD, other seeds", "null", "excess", "FVD, same seeds", "motion read"]
+    cells = [
+        [
+            row["set"], str(row["videos"]), spread(row, "fvd_cross"), row["null"], spread(row, "excess", percent),
+            spread(row, "fvd"), spread(row, "motion_accuracy", percent),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("confirmed under seeds that nothing else used", head, cells)

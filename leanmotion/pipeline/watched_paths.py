@@ -39,6 +39,9 @@ WeightsPath = Annotated[
 ]
 PromptsPath = Annotated[str, Watched("a text file, one prompt a line, or builtin/sprites-captions")]
 VideosPath = Annotated[str, BeforeValidator(_no_null), Watched("the folder of videos, or builtin/none")]
+ClipPath = Annotated[
+    str, BeforeValidator(_no_null), Watched("the folder of a CLIP model, a pin of one on the hub, or builtin/none")
+]
 CaptionsPath = Annotated[str, BeforeValidator(_no_null), Watched("the captions file, or builtin/none")]
 
 SPRITES_CAPTIONS = "sprites captions"
@@ -110,12 +113,19 @@ def check_paths(settings: "Settings") -> None:
         LeanmotionError: A path is missing; or clips are to come from a folder, and none is named.
     """
     for setting, path, takes in watched(settings):
-        if not Path(path).exists():
+        if not _is_there(path):
             raise LeanmotionError(
                 f"{setting}: {path} is missing: restore it (`git checkout`, `dvc pull`), or name {takes}"
             )
     if settings.clips.source == "folder":
         clips_folder(settings)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def clips_folder(settings: "Settings") -> tuple[str, str]:

@@ -31,11 +31,7 @@ def probes_of(name: str, settings: ProbeSet, similarity: pd.DataFrame, *, seed: 
     """
     rows = similarity.loc[similarity["granularity"] == settings.granularity]
     ordered = list(mean_similarity(rows).sort_values(ascending=False, kind="stable").index)
-    most = max([*settings.counts, settings.single])
-    if most > len(ordered):
-        raise LeanmotionError(
-            f"probe.sets.{name}: asks for {most} units, the model has {len(ordered)} {settings.granularity}s: lower it"
-        )
+    check_counts(name, settings, len(ordered))
     generator = random.Random(f"{seed}/{name}")
     probes = [
         Probe(f"{name}_similar_{count}", settings.granularity, "similar", tuple(ordered[:count]))
@@ -52,6 +48,18 @@ def probes_of(name: str, settings: ProbeSet, similarity: pd.DataFrame, *, seed: 
         Probe(f"{name}_single_{unit.replace('-', '_')}", settings.granularity, "single", (unit,)) for unit in singles
     ]
     return probes
+
+
+def check_counts(name: str, settings: ProbeSet, there: int) -> None:
+    """Refuse a set that asks for more units than there are of its granularity.
+
+    Raises:
+        LeanmotionError: as said.
+    """
+    if (most := max([*settings.counts, settings.single])) > there:
+        raise LeanmotionError(
+            f"probe.sets.{name}: asks for {most} units, the model has {there} {settings.granularity}s: lower it"
+        )
 
 
 def _sample(generator: random.Random, units: list[str], count: int) -> tuple[str, ...]:

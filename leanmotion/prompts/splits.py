@@ -1,4 +1,7 @@
-"""The prompt tables: three splits and what is trained on, two seeds a prompt; the first N rows never depend on N."""
+"""The prompt tables: three splits, the sets that confirm, and what is trained on; two seeds a prompt.
+
+The first N rows never depend on N. Every table has its own seeds: none is drawn by two of them.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,7 +16,7 @@ SPLITS = ("rank", "select", "report")
 
 
 def prompt_rows(settings: Prompts, split: str) -> list[dict[str, Any]]:
-    """Rows of a split's prompt table.
+    """Rows of a split's prompt table: of one of `SPLITS`, or of `settings.confirm_splits`.
 
     The list is shuffled anew each time it is gone through, by the seed and the split, so that every prompt comes
     equally often and a larger count keeps all earlier rows.
@@ -21,8 +24,10 @@ def prompt_rows(settings: Prompts, split: str) -> list[dict[str, Any]]:
     Raises:
         LeanmotionError: The prompt file is missing or empty.
     """
-    prompts = load_prompts(settings.source)
-    count = {"rank": settings.rank, "select": settings.select, "report": settings.report}[split]
+    if split in SPLITS:
+        prompts, count = load_prompts(settings.source), getattr(settings, split)
+    else:
+        prompts, count = load_prompts(settings.confirm_source, "prompts.confirm_source"), settings.select
     return [
         {
             "split": split,
@@ -60,8 +65,12 @@ def training_rows(settings: Prompts, clips: Clips) -> list[dict[str, Any]]:
     ]
 
 
-def load_prompts(source: str) -> list[str]:
+def load_prompts(source: str, setting: str = "prompts.source") -> list[str]:
     """Of a UTF-8 text file, one prompt a line; of the built-in file, the captions that the sprites teacher never saw.
+
+    Args:
+        source: The file.
+        setting: That names it, for messages.
 
     Raises:
         LeanmotionError: No such file, not UTF-8, no prompt in it, or another built-in.
@@ -72,21 +81,32 @@ def load_prompts(source: str) -> list[str]:
 
         return held_out_captions()
     if name is not None:
-        raise LeanmotionError(
-            f"prompts.source: {source} is the built-in {name!r}: name builtin/sprites-captions or a file"
-        )
+        raise LeanmotionError(f"{setting}: {source} is the built-in {name!r}: name builtin/sprites-captions or a file")
+    prompts = list(dict.fromkeys(line.strip() for line in _lines(source, setting) if not line.startswith("#")))
+    if not prompts:
+        raise LeanmotionError(f"{setting}: {source} holds no prompts: write one a line")
+    return prompts
+
+
+def count_comments(source: str) -> int:
+    """Lines of a prompt file that are left out, as they begin with `#`; 0 of a built-in.
+
+    Raises:
+        LeanmotionError: No such file, or not UTF-8.
+    """
+    return 0 if built_in(source) else sum(line.startswith("#") for line in _lines(source, "prompts"))
+
+
+def _lines(source: str, setting: str) -> list[str]:
     try:
         lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise LeanmotionError(
-            f"prompts.source: {source} is missing: name a text file, one prompt a line, or builtin/sprites-captions"
+            f"{setting}: {source} is missing: name a text file, one prompt a line, or builtin/sprites-captions"
         ) from None
     except (UnicodeDecodeError, OSError) as error:
-        raise LeanmotionError(f"prompts.source: {source} is not a UTF-8 text file ({error})") from error
-    prompts = list(dict.fromkeys(line.strip() for line in lines if line.strip() and not line.startswith("#")))
-    if not prompts:
-        raise LeanmotionError(f"prompts.source: {source} holds no prompts: write one a line")
-    return prompts
+        raise LeanmotionError(f"{setting}: {source} is not a UTF-8 text file ({error})") from error
+    return [line for line in lines if line.strip()]
 
 
 def _sequence(prompts: Sequence[str], count: int, seed: int, split: str) -> list[str]:

@@ -173,7 +173,7 @@ def paired_distance(x: Features, y: Others, *, interval: float = 0.9) -> Estimat
         LeanmotionError: different shapes, fewer than two videos, or a value that is not finite.
     """
     x, y = checked_pair(x, y, same_count=True)
-    return _mean_estimate(np.square(x - y).sum(axis=1), interval)
+    return mean_estimate(np.square(x - y).sum(axis=1), interval)
 
 
 def motion_measure(
@@ -267,7 +267,8 @@ def checked_pair(
     return x, y
 
 
-def _mean_estimate(values: Float[np.ndarray, " pairs"], interval: float) -> Estimate:
+def mean_estimate(values: Float[np.ndarray, " pairs"], interval: float) -> Estimate:
+    """A mean over clips, with Student's t interval."""
     mean = float(values.mean())
     half = float(stdtrit(len(values) - 1, 0.5 + interval / 2) * values.std(ddof=1) / np.sqrt(len(values)))
     return Estimate(mean, mean - half, mean + half)

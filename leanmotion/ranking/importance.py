@@ -8,10 +8,12 @@ import pandas as pd
 
 from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import require_pairs
+from leanmotion.influence.tables import by_prompt
 from leanmotion.pipeline.settings import Settings
-from leanmotion.probing.probe_sets import probes_of
 from leanmotion.probing.similarity_tables import mean_similarity, similarity_ranges
-from leanmotion.ranking.fvd import frechet_distance, kernel_distance, motion_measure, paired_distance
+from leanmotion.ranking.criteria import criteria_metrics, criteria_rows
+from leanmotion.ranking.fvd import motion_measure, paired_distance
+from leanmotion.ranking.probes import probe_rows, single_units
 from leanmotion.ranking.ranking import Ranking, rank_blocks
 from leanmotion.ranking.resampling import complementary_halves, kernel_null
 from leanmotion.ranking.rounding import UNIT, rounded, rounded_row
@@ -32,6 +34,7 @@ class Importance:
     blocks: list[dict[str, Any]]
     pairs: list[dict[str, Any]]
     ranks: list[dict[str, Any]]
+    criteria: list[dict[str, Any]]
     probes: list[dict[str, Any]]
 
 
@@ -41,6 +44,8 @@ def rank_importance(
     similarity: pd.DataFrame,
     units: pd.DataFrame,
     latency: Mapping[str, float],
+    influence: pd.DataFrame,
+    spent: Mapping[str, int],
 ) -> Importance:
     """Rank the blocks by the settings' criterion.
 
@@ -50,6 +55,8 @@ def rank_importance(
         similarity: Artefact `similarity`.
         units: Artefact `units`.
         latency: Seconds that each block's removal saves; used by the criterion `fvd_per_latency` only.
+        influence: Artefact `influence`.
+        spent: MACs that influence and FVD took, of `influence.tables.macs_spent`.
 
     Raises:
         LeanmotionError: Features that were not drawn from the same prompts and seeds.
@@ -57,18 +64,22 @@ def rank_importance(
     blocks = settings.teacher.blocks
     reference = features.take("full", "rank", "a")
     for name in [n for n in features.variants if n != "full"]:
-        require_pairs(reference, features.take(name, "rank", "a"), name=name)
+        # Probes may be of the first prompts alone.
+        count = None if name in blocks else settings.probe.prompts
+        require_pairs(reference.head(count or len(reference)), features.take(name, "rank", "a"), name=name)
     require_pairs(reference, features.take("full", "rank", "b"), name="the null", same_seeds=False)
     columns = _columns(similarity, units)
     if settings.ranking.criterion == "fvd_per_latency":
         # Only then: a measured time in the ranking makes it irreproducible bit by bit.
         floor = max(latency.values()) / 100
         columns["latency"] = {block: max(latency[block], floor) for block in blocks}
+    on_prompts = by_prompt(influence)
     ranking = rank_blocks(
         features.features("full", "rank", "a"),
         {block: features.features(block, "rank", "a") for block in blocks},
         criterion=settings.ranking.criterion,
         columns=columns,
+        sampled={"influence": on_prompts.loc[blocks].to_numpy()},
         motion=(
             features.motion("full", "rank", "a"),
             {block: features.motion(block, "rank", "a") for block in blocks},
@@ -101,8 +112,10 @@ def rank_importance(
         **{f"null_{name}": repr(round(null, 9)) for name, null in nulls.items()},
         **{name: repr(round(ranking.settling[name], 9)) for name in ("split_half_tau", "videos_to_settle")},
     }
-    probes = _probe_rows(settings, features, similarity, units)
-    return Importance(ranking, meta, nulls, rows, _pairs(ranking), _ranks(ranking), probes)
+    probes = probe_rows(settings, features, similarity, units, on_prompts.mean(axis=1).to_dict())
+    singles = single_units(settings, features, similarity, on_prompts)
+    criteria = criteria_rows(settings, ranking, singles, spent)
+    return Importance(ranking, meta, nulls, rows, _pairs(ranking), _ranks(ranking), criteria, probes)
 
 
 def metrics_of(found: Importance, similarity: pd.DataFrame) -> dict[str, Any]:
@@ -117,9 +130,11 @@ def metrics_of(found: Importance, similarity: pd.DataFrame) -> dict[str, Any]:
         "tied_neighbours": ranking.settling["tied_neighbours"],
         "split_half_tau": round(ranking.settling["split_half_tau"], 2),
         "videos_to_settle": ranking.settling["videos_to_settle"],
+        **criteria_metrics(found.criteria),
     }
     for row in sorted(found.blocks, key=lambda row: ranking.blocks.index(str(row["block"]))):
-        figures = rounded_row(row, ("fvd", "kvd", "paired", "motion", "position", "similarity"), nulls)
+        names = ("fvd", "kvd", "paired", "motion", "position", "similarity", "influence")
+        figures = rounded_row(row, names, nulls)
         metrics |= {f"{name}_{row['block']}": figure for name, figure in figures.items()}
     for row in similarity_ranges(similarity.to_dict("records")):  # pyright: ignore[reportArgumentType]
         name = _SHORT[row["granularity"]] + ("_residual" if row["measure"] == "residual" else "")
@@ -129,18 +144,6 @@ def metrics_of(found: Importance, similarity: pd.DataFrame) -> dict[str, Any]:
         name = row["units"][0].replace("-", "_") if row["pick"] == "single" else row["probe"]
         metrics[f"probe_fvd_{name}"] = rounded(row["fvd"], nulls["fvd"])
     return metrics
-
-
-def orders_of(settings: Settings, order: list[str]) -> dict[str, dict[str, list[str]]]:
-    """Per round, its deletion list: the first `count` of the order, in the model's order.
-
-    A round's list does not change when the order changes further down, nor when it changes within the round.
-    """
-    lists = {}
-    for name, round_ in settings.rounds.items():
-        gone = set(order[: round_.count])
-        lists[name] = {"removed": [b for b in settings.teacher.blocks if b in gone]}
-    return lists
 
 
 def _columns(similarity: pd.DataFrame, units: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -172,35 +175,3 @@ def _ranks(ranking: Ranking) -> list[dict[str, Any]]:
         for i, block in enumerate(ranking.blocks)
         for rank in range(len(ranking.blocks))
     ]
-
-
-def _probe_rows(
-    settings: Settings, features: FeatureSet, similarity: pd.DataFrame, units: pd.DataFrame
-) -> list[dict[str, Any]]:
-    """Distances of every probe, beside how much of the motion modules it removes."""
-    reference = features.features("full", "rank", "a")
-    still = features.motion("full", "rank", "a")
-    facts = units.set_index("unit")
-    rows = []
-    for name, chosen in settings.probe.sets.items():
-        for probe in probes_of(name, chosen, similarity, seed=settings.probe.seed):
-            theirs = features.features(probe.name, "rank", "a")
-            paired = paired_distance(reference, theirs, interval=settings.ranking.interval)
-            rows.append(
-                {
-                    "probe": probe.name,
-                    "granularity": probe.granularity,
-                    "pick": probe.pick,
-                    "count": len(probe.units),
-                    "units": list(probe.units),
-                    "parameters": int(facts.loc[list(probe.units), "parameters"].sum()),
-                    "macs": int(facts.loc[list(probe.units), "macs"].sum()),
-                    "fvd": frechet_distance(reference, theirs),
-                    "kvd": kernel_distance(reference, theirs, paired=True),
-                    "paired": paired.value,
-                    "paired_low": paired.low,
-                    "paired_high": paired.high,
-                    "motion": motion_measure(still, features.motion(probe.name, "rank", "a")).value,
-                }
-            )
-    return rows

@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from leanmotion.errors import LeanmotionError, did_you_mean
+from leanmotion.influence.tables import resampled_means
 from leanmotion.ranking.agreement import (
     before_probability,
     correlate,
+    kendall_tau,
     overlap,
     ranks_of,
     settle,
@@ -36,10 +38,10 @@ from leanmotion.ranking.resampling import (
 Features = Float[np.ndarray, "videos features"]
 Null = Float[np.ndarray, "others features"]
 
-CRITERIA = ("fvd", "kvd", "paired", "similarity", "fvd_per_mac", "fvd_per_latency", "random")
+CRITERIA = ("fvd", "kvd", "paired", "similarity", "influence", "fvd_per_mac", "fvd_per_latency", "random")
 
 # What a criterion reads beside the distances, per block.
-_COLUMN = {"similarity": "similarity", "fvd_per_mac": "macs", "fvd_per_latency": "latency"}
+_COLUMN = {"similarity": "similarity", "influence": "influence", "fvd_per_mac": "macs", "fvd_per_latency": "latency"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Ranking:
         settling: how agreement grows with videos, see `agreement.settle`; and `tied_neighbours`.
         null: distances between sets of the original module's own videos (other seeds), see `null_distances`.
         correlations: one dict per pair of criteria, see `agreement.correlate`.
+        halves: Kendall's tau of the FVD orders of two halves of the videos: its mean, and the interval over halvings.
     """
 
     criterion: str
@@ -71,6 +74,7 @@ class Ranking:
     settling: dict[str, float]
     null: dict[str, float] = field(default_factory=dict)
     correlations: list[dict[str, float | str]] = field(default_factory=list)
+    halves: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 def rank_blocks(
@@ -79,6 +83,7 @@ def rank_blocks(
     *,
     criterion: str = "fvd",
     columns: Mapping[str, Mapping[str, float]] | None = None,
+    sampled: Mapping[str, Float[np.ndarray, "blocks prompts"]] | None = None,
     motion: Descriptors | None = None,
     null: Null | None = None,
     resamples: int = 200,
@@ -97,11 +102,13 @@ def rank_blocks(
         reference: features of the original module's videos, [videos, features].
         variants: block id -> features with that block removed; same shape, prompts and seeds in the same order.
         criterion: one of `CRITERIA`. Scores grow with importance: a distance, a distance per saved MAC or second,
-            minus the similarity (a block that changes its input little is redundant), or seeded noise. Equal
-            scores keep the order of `variants`.
+            minus the similarity (a block that changes its input little is redundant), the influence on the model's
+            output, or seeded noise. Equal scores keep the order of `variants`.
         columns: name -> block -> value. `similarity`, `macs` and `latency` (what the block costs) are read by the
             criteria of these names; every column is correlated with the distances, others such as
             `similarity_attention` too.
+        sampled: further columns that are means over prompts, by prompt; in the order of `variants`. `influence` is read
+            by the criterion of this name. Their prompts are resampled, apart from the videos.
         motion: descriptors of the reference and of each variant, of `features.motion`.
         null: features of the original module under other seeds, any number of videos; FVD grows with fewer
             videos, so as many as `reference` make the comparable null.
@@ -117,7 +124,9 @@ def rank_blocks(
         together.
     """
     blocks = list(variants)
+    sampled = dict(sampled or {})
     columns = {name: dict(values) for name, values in (columns or {}).items()}
+    columns |= {name: dict(zip(blocks, values.mean(axis=1), strict=True)) for name, values in sampled.items()}
     _check(criterion, blocks, columns, interval)
     table = {name: np.asarray([values[b] for b in blocks], np.float64) for name, values in columns.items()}
     noise = np.random.default_rng([seed, 1]).random(len(blocks))
@@ -125,25 +134,30 @@ def rank_blocks(
     def on(subsets: Rows) -> dict[str, np.ndarray]:
         return subset_distances(reference, variants, subsets, motion=motion, ddof=ddof)
 
-    def score_of(distances: Mapping[str, np.ndarray]) -> np.ndarray:
-        return _scores(criterion, distances, table, noise)
+    def score_of(distances: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray] = table) -> np.ndarray:
+        return _scores(criterion, distances, columns, noise)
 
     full = _full_distances(reference, variants, motion, ddof)
     on_halves = on(complementary_halves(len(reference), resamples, seed=seed))
     draws = {name: recentre(full[name], on_halves[name]) for name in full}
+    sets = len(on_halves["fvd"])
+    sampled_draws = {name: resampled_means(values, sets, seed).T for name, values in sampled.items()}
     score = score_of(full)
-    score_draws = np.broadcast_to(score_of(draws), (len(on_halves["fvd"]), len(blocks)))
+    score_draws = np.broadcast_to(score_of(draws, table | sampled_draws), (sets, len(blocks)))
     order = [int(i) for i in np.argsort(score, kind="stable")]
     before = before_probability(score_draws)
     tied = tied_neighbours(order, before, interval).tolist()
     ranks = ranks_of(score_draws)
-    settling = settle(
-        len(reference),
-        lambda subsets: np.broadcast_to(score_of(on(subsets)), (len(subsets), len(blocks))),
-        resamples=resamples,
-        settled=settled,
-        seed=seed,
-    )
+    taus = kendall_tau(on_halves["fvd"][0::2], on_halves["fvd"][1::2])
+    low, high = np.quantile(taus, [0.5 - interval / 2, 0.5 + interval / 2])
+
+    def on_some(subsets: Rows) -> np.ndarray:
+        if criterion in sampled:
+            return sampled[criterion][:, subsets].mean(axis=2).T
+        return np.broadcast_to(score_of(on(subsets)), (len(subsets), len(blocks)))
+
+    samples = sampled[criterion].shape[1] if criterion in sampled else len(reference)
+    settling = settle(samples, on_some, resamples=resamples, settled=settled, seed=seed)
     rows = _rows(order, blocks, full, draws, ranks, interval)
     for position, (row, i) in enumerate(zip(rows, order, strict=True)):
         row["score"] = float(score[i])
@@ -161,7 +175,8 @@ def rank_blocks(
         ties=tied_runs([blocks[i] for i in order], tied),
         settling=settling | {"tied_neighbours": float(sum(tied))},
         null={} if null is None else null_distances(reference, null, ddof=ddof),
-        correlations=correlate(full | _oriented(table), draws, interval),
+        correlations=correlate(full | _oriented(table), draws | sampled_draws, interval),
+        halves=(float(taus.mean()), float(low), float(high)),
     )
 
 
@@ -209,6 +224,8 @@ def _scores(
         return noise
     if criterion == "similarity":
         return -table["similarity"]
+    if criterion == "influence":
+        return table["influence"]
     if criterion in _COLUMN:
         return distances["fvd"] / table[_COLUMN[criterion]]
     return distances[criterion]

@@ -14,6 +14,7 @@ import pandas as pd
 from leanmotion.features.embedding import embedded
 from leanmotion.features.extractors import Extractor
 from leanmotion.features.feature_tables import FeatureSet
+from leanmotion.influence.parts import measure
 from leanmotion.model.requests import requests_of
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
@@ -33,7 +34,7 @@ def keeps_its_order(settings: Settings, previous: Student) -> bool:
 
 
 def reranked(plan: RoundPlan, scores: Mapping[str, float], blocks: Sequence[str]) -> dict[str, list[str]]:
-    """The content of the round's deletion list, as `importance.orders_of` has it.
+    """The content of the round's deletion list, as `deletions` has it.
 
     Args:
         plan: what the first order would delete: how many blocks are gone after the round, and its previous student.
@@ -74,6 +75,8 @@ def scores_on(
     criterion = settings.ranking.criterion
     if criterion == "similarity":
         return _similarity(student, settings, samplers, prompts)
+    if criterion == "influence":
+        return _influence(student, settings, samplers, prompts)
     features = _features(student, blocks, settings, samplers, extractor, prompts)
 
     def distance(name: str) -> float:
@@ -113,3 +116,16 @@ def _similarity(student: Student, settings: Settings, samplers: Samplers, prompt
     for row in recorder.rows():
         cosines.setdefault(row["unit"], []).append(row["cosine"])
     return {block: -float(np.mean(values)) for block, values in cosines.items()}
+
+
+def _influence(student: Student, settings: Settings, samplers: Samplers, prompts: Path) -> dict[str, float]:
+    """The change of the student's own output without each of its blocks, on its own trajectory."""
+    variant = samplers.student(student)
+    requests = requests_of(prompts, "rank", "a")[: settings.influence.prompts]
+    found: dict[str, float] = {}
+    measured = measure(variant, lambda: samplers.sampler(variant).pipeline, settings, requests)
+    for row in measured.changes:
+        if row["unit"] == row["other"] and row["unit"] in settings.teacher.blocks:
+            share = measured.weights[row["step"]] * float(np.mean(row["values"]))
+            found[row["unit"]] = found.get(row["unit"], 0.0) + share
+    return found

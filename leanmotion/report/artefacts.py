@@ -22,7 +22,10 @@ Frame = Any
 
 @dataclass(frozen=True)
 class Artefacts:
-    """The tables by their names. `removed`: block ids gone after each round; `losses`: a round's training steps."""
+    """The tables by their names; `confirmed` is empty where no round was chosen.
+
+    `removed`: block ids gone after each round; `losses`: a round's training steps.
+    """
 
     settings: Settings
     folder: Path
@@ -31,11 +34,14 @@ class Artefacts:
     ranking: Frame
     pairs: Frame
     correlations: Frame
+    criteria: Frame
+    interaction: Frame
     probes: Frame
     similarity: Frame
     profile: Frame
     latency: Frame
     evaluation: Frame
+    confirmed: Frame
     selection: Mapping[str, Any]
     teacher: Mapping[str, Any]
     removed: Mapping[str, list[str]]
@@ -103,14 +109,23 @@ def read_artefacts(settings: Settings, data: Path) -> Artefacts:
         ranking=ranking.to_pandas().sort_values("position", ignore_index=True),
         pairs=read("pairs"),
         correlations=read("correlations"),
+        criteria=read("criteria"),
+        interaction=read("interaction"),
         probes=read("probes"),
         similarity=read("similarity"),
         profile=read("profile").set_index("variant", drop=False),
         latency=read("latency", "latency").set_index("variant", drop=False),
         evaluation=read("evaluation"),
+        confirmed=_confirmed(read("confirm"), data / "confirm.parquet", str(chosen)),
         selection=selection,
         teacher=read_record(data / "teacher.json", made_by="dvc repro inspect"),
         removed={BASE: [], **{name: list(student.removed) for name, student in students.items()}},
         weights={name: student.weights for name, student in students.items()},
         losses={name: read(f"students/{name}/losses", "losses") for name in settings.rounds},
     )
+
+
+def _confirmed(rows: Frame, path: Path, chosen: str) -> Frame:
+    if set(rows["round"]) != ({chosen} - {BASE}):
+        raise LeanmotionError(f"{path}: is not of round {chosen}, which was chosen: `dvc repro confirm`")
+    return rows

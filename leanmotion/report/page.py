@@ -9,7 +9,18 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import Settings
 from leanmotion.pipeline.tables import write_text
 from leanmotion.report.artefacts import BASE, Artefacts, Frame, read_artefacts
-from leanmotion.report.sections import granularity, headline, losses, provenance, ranking, rounds, similarity, unet_map
+from leanmotion.report.sections import (
+    criteria,
+    front,
+    granularity,
+    headline,
+    losses,
+    provenance,
+    ranking,
+    rounds,
+    similarity,
+    unet_map,
+)
 from leanmotion.report.sections.media import read_media
 
 LIMIT = 15_000_000
@@ -58,6 +69,7 @@ def render_page(found: Artefacts) -> str:
         "labels": headline.labels(found),
         "reading": headline.reading(found),
         "facts": headline.facts(found),
+        "confirmed": headline.confirmed(found),
         "media": media,
         "rounds": [{"name": n, "removed": found.removed[n]} for n in found.rounds],
         "picked": found.rounds[-1] if found.chosen == BASE else found.chosen,
@@ -66,6 +78,9 @@ def render_page(found: Artefacts) -> str:
         "ranking": ranking.ranking_figure(found),
         "ranking_table": ranking.ranking_table(found),
         "ranking_reading": ranking.reading(found),
+        "criteria": criteria.criteria_figure(found),
+        "criteria_reading": criteria.reading(found),
+        "front": front.front_figure(found),
         "ranges": similarity.ranges_figure(found),
         "heat_maps": similarity.heat_maps(found),
         "probes": granularity.probes_figure(found),
@@ -83,6 +98,7 @@ def plot_tables(found: Artefacts) -> dict[str, Frame]:
     """The CSV files by name, for `dvc plots` and for anyone who wants the numbers behind a chart."""
     return {
         "ranking.csv": ranking.ranking_csv(found),
+        "criteria.csv": criteria.criteria_csv(found),
         "rounds.csv": rounds.rounds_csv(found),
         "losses.csv": losses.losses_csv(found),
         "similarity.csv": similarity.similarity_csv(found),

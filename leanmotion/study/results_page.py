@@ -1,19 +1,24 @@
-"""The study's table -> docs/results.md and its figure: numbers, and conclusions that follow from them by rule."""
+"""The study's table -> docs/results.md and its figures: numbers, and conclusions that follow from them by rule."""
 
 import io
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
+from leanmotion.study.conclusions import PREDICTION, Row, conclusions, predicted_and_drawn, trained
+from leanmotion.study.motion_sense import QUESTION as MOTION
+from leanmotion.study.study import Key, key_of, row_key
 from leanmotion.study.trial import Trial
-
-Row = Mapping[str, Any]
 
 _NAMES = {
     "fvd": "FVD, least first",
+    "influence": "influence, least first",
+    "sets": "set of least predicted damage",
+    "sets_second": "set of second least predicted damage",
     "reverse": "FVD, most first",
     "similarity": "cosine similarity",
     "fvd_per_mac": "FVD per MAC",
+    "frames_shuffled": "frames shuffled",
+    "first_frame_repeated": "first frame repeated",
 }
 
 
@@ -21,13 +26,13 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
     """The Markdown page.
 
     Args:
-        rows: of the `study` table, both arms of every finished trial.
+        rows: of the `study` table, all arms of every finished trial, and what the extractor feels of motion.
         planned: all trials of the full study.
         meta: extractor, teacher and split, as the table carries them.
     """
-    done = {_key(row) for row in rows}
-    missing = [trial for trial in planned if _trial_key(trial) not in done]
-    first = rows[0]
+    done = {row_key(row) for row in rows}
+    missing = [trial for trial in planned if key_of(trial) not in done]
+    first = next((row for row in rows if row["arm"] == "distilled"), rows[0])
     head = [
         "# What the study found",
         "",
@@ -35,70 +40,101 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
         "",
         f"{len(planned) - len(missing)} of {len(planned)} trials ran. Each deletes units from the whole teacher, "
         f"trains what is left for {first['steps']} steps in all, and draws {first['videos']} clips of the "
-        f"{meta['split']} split (seeds b). FVD and paired distance are to the teacher's clips of the same prompts and "
-        f"seeds ({meta['extractor']} features, {meta['frames']} frames; not comparable with published values), with "
-        f"{float(meta['interval']):.0%} intervals over clips; excess is over the null of other seeds "
-        f"(FVD {first['null']:.3g}). Teacher {meta['teacher_sha256'][:12]}.",
+        f"{meta['split']} split (seeds b); some sets are drawn without training. FVD and paired distance are to the "
+        f"teacher's clips of the same prompts and seeds ({meta['extractor']} features, {meta['frames']} frames; not "
+        f"comparable with published values), with {float(meta['interval']):.0%} intervals over clips; excess is over "
+        f"the null of other seeds (FVD {first['null']:.3g}). Teacher {meta['teacher_sha256'][:12]}.",
+        "",
+        "Orders that *keep two* are random but for the two most important blocks, which they delete last; sets of "
+        "*equal MACs* are random, keep these two as well, and delete about as many MACs as the FVD order does. Without "
+        "these two any deletion loses to any other: that would say nothing of an order.",
         "",
         "![Same-seed FVD of every trial](results.svg)",
         "",
     ]
-    parts = [*head, *_table(rows), "", "## Conclusions", ""]
-    for say in (_of_orders, _of_criteria, _of_path, _of_granularity, _of_distillation):
-        parts += [f"- {sentence}" for sentence in say(rows)]
+    parts = [*head, *_table(rows), "", *_prediction(rows), *_motion(rows), "## Conclusions", ""]
+    parts += [f"- {sentence}" for sentence in conclusions(rows)]
     parts += ["", "## Not run", ""]
-    parts += [f"- {label(_trial_key(trial))}" for trial in missing] or ["Nothing is missing."]
+    parts += [f"- {_grouped(label(key_of(trial)), trial.question)}" for trial in missing] or ["Nothing is missing."]
     return "\n".join(parts) + "\n"
 
 
-def label(key: tuple[str, str, str, str, int]) -> str:
+def label(key: Key) -> str:
     """A trial in words."""
-    _, order, granularity, path, seed = key
+    question, order, granularity, path, seed = key
+    if question == PREDICTION:
+        name, _, size = order.rpartition("_")
+        return f"{_named(name)}, {size} blocks, drawn only"
     kind = "" if granularity == "temporal_transformer" else f", {granularity.replace('_', ' ')}s"
     way = ", iterative" if path == "iterative" else ""
-    name = _NAMES.get(order, order.replace("_", " order "))
-    return f"{name}{kind}{way}, training seed {seed}"
+    return f"{_named(order)}{kind}{way}, training seed {seed}"
+
+
+def _named(order: str) -> str:
+    name, _, number = order.rpartition("_")
+    if number.isdigit():
+        return {"random": "any random order", "keeping": "random order keeping two"}.get(
+            name, f"random set of equal MACs {number}"
+        ) + (f" {number}" if name == "keeping" else "")
+    return _NAMES.get(order, order)
 
 
 def figure(rows: Sequence[Row]) -> str:
-    """SVG: same-seed FVD of every kind of trial, pruned only and distilled, one point a training seed."""
+    """SVG: same-seed FVD of every kind of trial, pruned only and distilled, one point a training seed; and beside it
+    predicted against drawn damage.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     kinds: dict[tuple[str, str, str, str, int], list[Row]] = {}
-    for row in rows:
-        kinds.setdefault((*_key(row)[:4], 0), []).append(row)
+    for row in trained(rows):
+        kinds.setdefault((*row_key(row)[:4], 0), []).append(row)
+    pairs = predicted_and_drawn(rows)
     # Fixed ids and no date: the same rows give the same bytes.
     with matplotlib.rc_context({"svg.hashsalt": "leanmotion", "svg.fonttype": "path"}):
-        canvas = Figure(figsize=(8, 1.2 + 0.32 * len(kinds)), layout="constrained")
-        axes = canvas.subplots()
-        for place, theirs in enumerate(kinds.values()):
-            for arm, fill in (("pruned", "white"), ("distilled", "#1f5fa8")):
-                values = [row["fvd"] for row in theirs if row["arm"] == arm]
-                axes.plot(values, [place] * len(values), "o", color="#1f5fa8", mfc=fill, label=None if place else arm)
-        names = [label(key).removesuffix(", training seed 0") for key in kinds]
-        axes.set_yticks(range(len(kinds)), [_grouped(name, key[0]) for name, key in zip(names, kinds, strict=True)])
-        axes.invert_yaxis()
-        if min(row["fvd"] for row in rows) > 0:
-            axes.set_xscale("log")
-        axes.set_xlabel("FVD to the teacher's clips of the same seeds (lower is closer)")
-        axes.grid(axis="x", alpha=0.3)
-        axes.legend(loc="best", frameon=False)
+        canvas = Figure(figsize=(12 if pairs else 8, max(3.2, 1.2 + 0.32 * len(kinds))), layout="constrained")
+        axes, *more = canvas.subplots(1, 2, squeeze=False)[0] if pairs else [canvas.subplots()]
+        _plot_trials(axes, kinds)
+        for beside in more:
+            _plot_prediction(beside, pairs)
         text = io.StringIO()
         canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return text.getvalue()
 
 
+def _plot_trials(axes: Any, kinds: Mapping[Key, Sequence[Row]]) -> None:
+    for place, theirs in enumerate(kinds.values()):
+        for arm, fill in (("pruned", "white"), ("distilled", "#1f5fa8")):
+            values = [row["fvd"] for row in theirs if row["arm"] == arm]
+            axes.plot(values, [place] * len(values), "o", color="#1f5fa8", mfc=fill, label=None if place else arm)
+    names = [label(key).removesuffix(", training seed 0") for key in kinds]
+    axes.set_yticks(range(len(kinds)), [_grouped(name, key[0]) for name, key in zip(names, kinds, strict=True)])
+    axes.invert_yaxis()
+    if min((row["fvd"] for theirs in kinds.values() for row in theirs), default=0) > 0:
+        axes.set_xscale("log")
+    axes.set_xlabel("FVD to the teacher's clips of the same seeds (lower is closer)")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="best", frameon=False)
+
+
+def _plot_prediction(axes: Any, pairs: Sequence[Row]) -> None:
+    marks = {"fvd": "o", "sets": "s", "sets_second": "D"}
+    for name in dict.fromkeys(row["order"].rpartition("_")[0] for row in pairs):
+        mine = [row for row in pairs if row["order"].rpartition("_")[0] == name]
+        points = [[row[key] for row in mine] for key in ("predicted", "paired")]
+        axes.plot(*points, marks.get(name, "^"), mfc="none", label=_named(name))
+    if min(row[key] for row in pairs for key in ("predicted", "paired")) > 0:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    axes.set_xlabel("predicted damage")
+    axes.set_ylabel("paired distance, drawn, pruned only")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", frameon=False)
+
+
 def _grouped(name: str, question: str) -> str:
-    return f"{name} (equal parameters)" if question == "granularity" else name
-
-
-def _key(row: Row) -> tuple[str, str, str, str, int]:
-    return (row["question"], row["order"], row["granularity"], row["path"], row["seed"])
-
-
-def _trial_key(trial: Trial) -> tuple[str, str, str, str, int]:
-    return (trial.question, trial.order, trial.granularity, trial.path, trial.seed)
+    kinds = {"granularity": " (equal parameters)", "depth": " (one block left)"}
+    return f"{name}{kinds.get(question, '')}"
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -108,118 +144,46 @@ def _table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for distilled in (row for row in rows if row["arm"] == "distilled"):
-        pruned = next(r for r in rows if _key(r) == _key(distilled) and r["arm"] == "pruned")
+        pruned = next(r for r in rows if row_key(r) == row_key(distilled) and r["arm"] == "pruned")
         accuracy = distilled["motion_accuracy"]
         lines.append(
-            f"| {_grouped(label(_key(distilled)), distilled['question'])} | {distilled['removed']} "
+            f"| {_grouped(label(row_key(distilled)), distilled['question'])} | {distilled['removed']} "
             f"| {distilled['parameters_removed'] / 1e6:.3g} | {distilled['macs_removed'] / 1e6:.3g} "
-            f"| {_interval(pruned, 'fvd')} | {_interval(distilled, 'fvd')} | {distilled['paired']:.3g} "
+            f"| {interval(pruned, 'fvd')} | {interval(distilled, 'fvd')} | {distilled['paired']:.3g} "
             f"| {distilled['excess']:.1%} | {'-' if accuracy is None else f'{accuracy:.1%}'} |"
         )
     return lines
 
 
-def _interval(row: Row, name: str) -> str:
-    return f"{row[name]:.3g} ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"
-
-
-def _values(rows: Sequence[Row], arm: str = "distilled", **wanted: str) -> list[float]:
-    return [r["fvd"] for r in rows if r["arm"] == arm and all(r[k] == v for k, v in wanted.items())]
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    return max(values) - min(values) if len(values) > 1 else None
-
-
-def _of_orders(rows: Sequence[Row]) -> list[str]:
-    """Whether the FVD order beats the mean of the random ones, and the reverse, by more than training seeds differ."""
-    ours = _values(rows, question="orders", order="fvd")
-    if not ours:
-        return ["The FVD order has not run yet: nothing can be said of it."]
-    spread = _spread(ours)
-    randoms = sorted({r["order"] for r in rows if r["order"].startswith("random_")})
-    # Each random order counts once, however many seeds ran.
-    means = [fmean(_values(rows, order=name)) for name in randoms]
-    others = [(f"the mean of {len(means)} random orders", fmean(means))] if means else []
-    others += [("the reverse order", fmean(v))] if (v := _values(rows, order="reverse")) else []
-    said = []
-    for name, theirs in others:
-        gap = theirs - fmean(ours)
-        start = f"FVD order against {name}, after distillation: {fmean(ours):.3g} against {theirs:.3g}."
-        said.append(f"{start} {_verdict(gap, spread, len(ours))}")
-    before = _values(rows, "pruned", question="orders", order="fvd")[0]
-    pruned = [fmean(_values(rows, "pruned", order=name)) for name in randoms]
-    if pruned:
-        said.append(
-            f"Pruned only, the FVD order leaves an FVD of {before:.3g}; random orders {min(pruned):.3g} to "
-            f"{max(pruned):.3g}."
+def _prediction(rows: Sequence[Row]) -> list[str]:
+    """Sets that were chosen before any of them was drawn: predicted and drawn damage, by size."""
+    pairs = predicted_and_drawn(rows)
+    if not pairs:
+        return []
+    lines = ["## Predicted and drawn damage", "", "Chosen before any of them was drawn; no training.", ""]
+    lines += [
+        "| set | blocks | MACs deleted, millions | predicted | drawn FVD | drawn paired | paired over predicted |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in pairs:
+        ratio = f"{row['paired'] / row['predicted']:.3g}" if row["predicted"] > 0 else "-"
+        lines.append(
+            f"| {_named(row['order'].rpartition('_')[0])} | {row['removed']} | {row['macs_removed'] / 1e6:.3g} "
+            f"| {row['predicted']:.3g} | {interval(row, 'fvd')} | {row['paired']:.3g} | {ratio} |"
         )
-    return said
+    return [*lines, ""]
 
 
-def _verdict(gap: float, spread: float | None, seeds: int) -> str:
-    if spread is None:
-        return f"The gap is {gap:.3g}; one training seed ran, so that nothing says how much of it is chance."
-    size = f"{gap:.3g}, the spread (largest less smallest) over {seeds} training seeds {spread:.3g}"
-    if gap > spread:
-        return f"It is better by more than training seeds differ: the gap is {size}."
-    if gap > 0:
-        return f"It is better, but not by more than training seeds differ: the gap is {size}."
-    return f"It is **not** better: the gap is {size}."
+def _motion(rows: Sequence[Row]) -> list[str]:
+    mine = [row for row in rows if row["question"] == MOTION]
+    lines = ["## What the extractor feels of motion", "", "The teacher's own clips, changed:", ""] if mine else []
+    lines += ["| clips | FVD | paired | motion measure |", "|---|---|---|---|"] if mine else []
+    for row in mine:
+        cells = [interval(row, name) for name in ("fvd", "paired", "motion")]
+        lines.append(f"| {_named(row['order'])} | {' | '.join(cells)} |")
+    return [*lines, ""] if mine else []
 
 
-def _of_criteria(rows: Sequence[Row]) -> list[str]:
-    ours = _values(rows, question="orders", order="fvd")
-    said = []
-    for name in ("similarity", "fvd_per_mac"):
-        theirs = _values(rows, question="orders", order=name)
-        if ours and theirs:
-            macs = [next(r["macs_removed"] for r in rows if r["order"] == o) for o in ("fvd", name)]
-            said.append(
-                f"FVD order against {_NAMES[name]}: {fmean(ours):.3g} against {fmean(theirs):.3g}, while they delete "
-                f"{macs[0] / 1e6:.3g} and {macs[1] / 1e6:.3g} million MACs. "
-                + _verdict(fmean(theirs) - fmean(ours), _spread(ours), len(ours))
-            )
-    return said
-
-
-def _of_path(rows: Sequence[Row]) -> list[str]:
-    one = _values(rows, question="orders", order="fvd")
-    many = _values(rows, question="path")
-    if not one or not many:
-        return ["Iterative deletion against one shot: not run yet."]
-    return [
-        f"Iterative deletion against one shot, the same blocks and steps in all: {fmean(many):.3g} against "
-        f"{fmean(one):.3g}. Of the iterative one: {_verdict(fmean(one) - fmean(many), _spread(one), len(one))}"
-    ]
-
-
-def _of_granularity(rows: Sequence[Row]) -> list[str]:
-    theirs = [r for r in rows if r["question"] == "granularity" and r["arm"] == "distilled"]
-    if len({r["granularity"] for r in theirs}) < 2:
-        return ["Granularities at equal parameters: not run yet."]
-    first = {r["granularity"]: r for r in reversed(theirs)}
-    means = {g: fmean(_values(rows, question="granularity", granularity=g)) for g in first}
-    ordered = sorted(first, key=lambda g: means[g])
-    what = "; ".join(
-        f"{first[g]['removed']} {g.replace('_', ' ')}s ({first[g]['parameters_removed'] / 1e6:.3g} million parameters, "
-        f"{first[g]['macs_removed'] / 1e6:.3g} million MACs) {means[g]:.3g}"
-        for g in ordered
-    )
-    return [f"About equal parameters deleted by similarity, FVD after distillation, least harm first: {what}."]
-
-
-def _of_distillation(rows: Sequence[Row]) -> list[str]:
-    pairs = [
-        (next(r["fvd"] for r in rows if _key(r) == _key(row) and r["arm"] == "pruned"), row["fvd"])
-        for row in rows
-        if row["arm"] == "distilled"
-    ]
-    better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-    ratios = [b / a for a, b in pairs if a > 0]
-    return [
-        f"Distillation lowered the FVD in {better} of {len(pairs)} trials and raised it in {worse}; distilled over "
-        f"pruned only is {min(ratios):.3g} at best and {max(ratios):.3g} at worst."
-        if ratios
-        else f"Distillation lowered the FVD in {better} of {len(pairs)} trials."
-    ]
+def interval(row: Row, name: str) -> str:
+    """A figure with its interval."""
+    return f"{row[name]:.3g} ({row[f'{name}_low']:.3g} to {row[f'{name}_high']:.3g})"

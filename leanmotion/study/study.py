@@ -1,123 +1,30 @@
-"""The study: is this order the right one, deleted this way, at this granularity? Its trials and what they found.
+"""The study: is this order the right one, deleted this way, at this granularity? Its trials run, and what they found.
 
-Every trial has the same budget of training steps. Trials come in the order of what they answer, so that an
-interrupted study says something: first the FVD order against random and reverse ones with the spread over training
-seeds, then other criteria, iterative against one shot, granularities; the full budget repeats all with further seeds.
+Every trained trial has the same budget of training steps; others are drawn only. They come in the order of what they
+answer, so that an interrupted study says something.
 """
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.settings import GRANULARITIES, Settings
+from leanmotion.influence.tables import BLOCKS, Interaction
 from leanmotion.pipeline.tables import read_table, write_table
-from leanmotion.probing.similarity_tables import mean_similarity
-from leanmotion.study.trial import Bench, Trial, cumulative
+from leanmotion.study.plan import Budget
+from leanmotion.study.trial import Bench, Trial
 
-SEEDS = (0, 1, 2)
-RANDOM_ORDERS = 3
-
-
-class Budget(StrEnum):
-    """How many trials: `small` repeats the FVD order alone with further training seeds, `full` everything."""
-
-    small = "small"
-    full = "full"
+_LABELS = ("question", "order", "granularity", "path", "seed")
+Key = tuple[str, str, str, str, int]
 
 
-def orders(ranking: pd.DataFrame, blocks: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """Deletion orders by name, least important first; equal scores keep the model's order.
-
-    Args:
-        ranking: artefact `ranking`.
-        blocks: in the model's order.
-        seed: of the random orders.
-    """
-    table = ranking.set_index("block").loc[list(blocks)]
-    scores = {
-        "fvd": table["fvd"],
-        "similarity": -table["similarity"],
-        "fvd_per_mac": table["fvd"] / table["macs"],
-    }
-    found = {name: [str(b) for b in score.sort_values(kind="stable").index] for name, score in scores.items()}
-    found["reverse"] = found["fvd"][::-1]
-    for number in range(1, RANDOM_ORDERS + 1):
-        shuffled = list(blocks)
-        random.Random(f"study/{seed}/{number}").shuffle(shuffled)
-        found[f"random_{number}"] = shuffled
-    return found
+def key_of(trial: Trial) -> Key:
+    """What tells a trial from the others."""
+    return (trial.question, trial.order, trial.granularity, trial.path, trial.seed)
 
 
-def trials(
-    settings: Settings, ranking: pd.DataFrame, similarity: pd.DataFrame, units: pd.DataFrame, count: int
-) -> dict[Budget, list[Trial]]:
-    """The trials of both budgets, each in the order in which they run; the small one's are the full one's first.
-
-    Args:
-        settings: all settings: blocks, rounds, steps of a round (the budget of every trial).
-        ranking: artefact `ranking`.
-        similarity: artefact `similarity`.
-        units: artefact `units`.
-        count: blocks deleted.
-
-    Raises:
-        LeanmotionError: a count that leaves nothing to compare.
-    """
-    blocks, steps = settings.teacher.blocks, settings.distillation.steps
-    if not 0 < count < len(blocks):
-        raise LeanmotionError(f"study: {count} of {len(blocks)} blocks deleted leaves nothing to compare: give --count")
-    by_name = orders(ranking, blocks, settings.ranking.seed)
-
-    def ordered(name: str, seed: int) -> Trial:
-        deletions = cumulative(by_name[name], [count], blocks)
-        return Trial("orders", name, "temporal_transformer", deletions, seed, steps)
-
-    def iterative(seed: int) -> Trial:
-        counts = sorted({r.count for r in settings.rounds.values() if r.count < count} | {count})
-        return Trial("path", "fvd", "temporal_transformer", cumulative(by_name["fvd"], counts, blocks), seed, steps)
-
-    fine = granularity_sets(similarity, units, ordered("fvd", 0).removed)
-
-    def granular(name: str, seed: int) -> Trial:
-        return Trial("granularity", "similarity", name, (fine[name],), seed, steps)
-
-    random_names = [name for name in by_name if name.startswith("random_")]
-    small = [ordered(name, SEEDS[0]) for name in ("fvd", "reverse", *random_names)]
-    small += [ordered("fvd", seed) for seed in SEEDS[1:]]
-    small += [ordered(name, SEEDS[0]) for name in ("similarity", "fvd_per_mac")]
-    small += [iterative(SEEDS[0]), *(granular(name, SEEDS[0]) for name in fine)]
-    more = [ordered(name, seed) for seed in SEEDS[1:] for name in by_name if name != "fvd"]
-    more += [iterative(seed) for seed in SEEDS[1:]]
-    more += [granular(name, seed) for seed in SEEDS[1:] for name in fine]
-    return {Budget.small: small, Budget.full: small + more}
-
-
-def granularity_sets(
-    similarity: pd.DataFrame, units: pd.DataFrame, selected: Sequence[str]
-) -> dict[str, tuple[str, ...]]:
-    """Per granularity the units of highest cosine similarity that hold about equally many parameters.
-
-    How many: those of the selected deletion, or half of what all attention layers hold if that is less, as attention
-    layers are the smaller part of a motion module. Of every order the prefix is taken whose parameters come nearest.
-    Similarity is the one score that there is at all three granularities.
-    """
-    sizes = units.set_index("unit")["parameters"]
-    attention = int(units.loc[units["granularity"] == "attention", "parameters"].sum())
-    target = min(int(sizes.loc[list(selected)].sum()), attention // 2)
-    found = {}
-    for granularity in GRANULARITIES:
-        rows = similarity.loc[similarity["granularity"] == granularity]
-        ordered = mean_similarity(rows).sort_values(ascending=False, kind="stable")
-        held = sizes.loc[list(ordered.index)].cumsum()
-        count = int((held - target).abs().to_numpy().argmin()) + 1
-        chosen = set(ordered.index[:count])
-        found[granularity] = tuple(str(unit) for unit in units["unit"] if unit in chosen)
-    return found
+def row_key(row: Mapping[str, Any]) -> Key:
+    """The trial of a row."""
+    return (row["question"], row["order"], row["granularity"], row["path"], row["seed"])
 
 
 class Findings:
@@ -125,31 +32,60 @@ class Findings:
 
     Args:
         path: the table.
-        known: addresses that may stay; rows of other settings, weights or code go.
+        known: trials with their addresses; rows of other settings, weights or code go.
+        motion: rows about the extractor, which stand first.
     """
 
-    def __init__(self, path: Path, known: Mapping[str, Trial]) -> None:
+    def __init__(self, path: Path, known: Mapping[Key, str], motion: Sequence[Mapping[str, Any]] = ()) -> None:
         self.path = path
         rows: list[dict[str, Any]] = read_table(path, "study").to_pylist() if path.is_file() else []
-        self.rows = [row for row in rows if row["address"] in known]
+        self.known, self._place = known, list(known).index
+        self.motion = [dict(row) for row in motion]
+        self.trials = [row for row in rows if known.get(row_key(row)) == row["address"]]
         self.meta: dict[str, str] = {}
-        self._place = list(known).index
 
     @property
-    def done(self) -> set[str]:
-        """Addresses of finished trials."""
-        return {row["address"] for row in self.rows}
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows; none before the first trial is through."""
+        return [*self.motion, *self.trials] if self.trials else []
+
+    @property
+    def done(self) -> set[Key]:
+        """Finished trials."""
+        return {row_key(row) for row in self.trials}
+
+    def same(self, trial: Trial) -> list[dict[str, Any]]:
+        """Rows of a trial that deletes and trains the same under another name, under this one's; or none."""
+        address = self.known[key_of(trial)]
+        found = [row for row in self.trials if row["address"] == address]
+        labels = dict(zip(_LABELS, key_of(trial), strict=True))
+        first = [row for row in found if row_key(row) == row_key(found[0])]
+        return [{**row, **labels} for row in first]
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep a trial's rows, in the order of the plan."""
-        self.rows = sorted([*self.rows, *map(dict, rows)], key=lambda row: self._place(row["address"]))
+        self.trials = sorted([*self.trials, *map(dict, rows)], key=lambda row: self._place(row_key(row)))
         write_table(self.path, "study", self.rows, meta=self.meta)
 
 
-def run_study(bench: Bench, planned: Mapping[Budget, Sequence[Trial]], budget: Budget, out: Path) -> Iterator[Findings]:
-    """Run what is missing of a budget, yielding all that is found so far: at once, and after every trial."""
-    known = {bench.address(trial): trial for trial in planned[Budget.full]}
-    findings = Findings(out, known)
+def run_study(
+    bench: Bench,
+    planned: Mapping[Budget, Sequence[Trial]],
+    budget: Budget,
+    out: Path,
+    interaction: Interaction | None = None,
+) -> Iterator[Findings]:
+    """Run what is missing of a budget, yielding all that is found so far: at once, and after every trial.
+
+    Args:
+        bench: of all trials.
+        planned: of both budgets.
+        budget: which of them.
+        out: the `study` table.
+        interaction: of the blocks: what deletions are predicted to do.
+    """
+    known = {key_of(trial): bench.address(trial) for trial in planned[Budget.full]}
+    findings = Findings(out, known, bench.motion_rows())
     findings.meta = {
         "extractor": bench.extractor.name,
         "extractor_sha256": bench.extractor.digest,
@@ -160,7 +96,13 @@ def run_study(bench: Bench, planned: Mapping[Budget, Sequence[Trial]], budget: B
     }
     yield findings
     for trial in planned[budget]:
-        if bench.address(trial) not in findings.done:
-            findings.add(bench.run(trial))
+        if key_of(trial) in findings.done:
+            continue
+        rows = findings.same(trial)
+        if not rows:
+            rows = bench.run(trial)
             bench.forget(trial)
-            yield findings
+        if interaction is not None and trial.granularity == BLOCKS:
+            rows = [{**row, "predicted": interaction.damage(trial.removed)} for row in rows]
+        findings.add(rows)
+        yield findings

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from leanmotion.evaluation.evaluation import ORIGINAL, Arm, evaluate_split
 from leanmotion.features.embedding import EMBEDDING, embedded
 from leanmotion.features.extractors import Extractor
 from leanmotion.features.feature_tables import FeatureSet
+from leanmotion.features.video_tables import find_clips
 from leanmotion.model.pruned_adapter import read_pruned_config
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import RoundPlan, Student
@@ -23,6 +24,7 @@ from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Settings
 from leanmotion.pipeline.tables import read_table, table_meta
+from leanmotion.study.motion_sense import motion_rows
 from leanmotion.videos.codec import encode
 from leanmotion.videos.rendering import Take, render
 
@@ -32,12 +34,12 @@ class Trial:
     """What is deleted and how it is distilled.
 
     Args:
-        question: what it helps to answer: `orders`, `path` or `granularity`.
+        question: what it helps to answer: `orders`, `prediction`, `depth`, `path` or `granularity`.
         order: what chose the units.
         granularity: of the units.
         deletions: units gone after each step of the way, the last being all of them; one entry is one shot.
         seed: of the training.
-        steps: of the training, over the whole way.
+        steps: of the training, over the whole way; 0: drawn as it is, without a distilled arm.
     """
 
     question: str
@@ -90,9 +92,10 @@ class Bench:
     def address(self, trial: Trial, settings: Settings | None = None) -> str:
         """SHA-256 of all that a trial's figures depend on."""
         settings = settings or self.settings
+        how = {**addressed(settings.distillation), "steps": trial.steps, "seed": trial.seed} if trial.steps else {}
         what = {
-            "trial": asdict(trial),
-            "distillation": {**addressed(settings.distillation), "steps": trial.steps, "seed": trial.seed},
+            "deletions": [list(removed) for removed in trial.deletions],
+            "distillation": how,
             "sampling": addressed(settings.sampling),
             "evaluation": addressed(settings.evaluation),
             "negative": settings.prompts.negative,
@@ -106,7 +109,7 @@ class Bench:
         return values_digest(what)
 
     def run(self, trial: Trial, settings: Settings | None = None) -> list[dict[str, Any]]:
-        """Distil and draw; two rows of the `study` table: pruned only, and distilled. A killed trial goes on.
+        """Distil and draw; rows of the `study` table: pruned only, and distilled. A killed trial goes on.
 
         Args:
             trial: what to try.
@@ -114,9 +117,12 @@ class Bench:
         """
         settings = settings or self.settings
         address = self.address(trial, settings)
-        student = self._distilled(trial, settings, self.folder / address)
-        self.samplers.students[student.weights] = student
-        arms = {"pruned": self.samplers.teacher(trial.removed), "distilled": self.samplers.student(student)}
+        arms, evidence = {"pruned": self.samplers.teacher(trial.removed)}, dict[str, Any]()
+        if trial.steps:
+            student = self._distilled(trial, settings, self.folder / address)
+            self.samplers.students[student.weights] = student
+            arms["distilled"] = self.samplers.student(student)
+            evidence = read_pruned_config(student.adapter)["evidence"]
         read = self._features(ORIGINAL, {ORIGINAL: self.samplers.teacher()}, "ab")
         read_arms = self._features(address, arms, "b")
         record = self.samplers.record
@@ -129,7 +135,6 @@ class Bench:
             rows.append(Arm(address[:12], arm, f"trial/{arm}", len(trial.removed), **cost))
         original = Arm("base", "original", ORIGINAL, 0, record.parameters, record.macs)
         found = evaluate_split(read, original, rows, self.split, settings.evaluation)[1:]
-        evidence = read_pruned_config(student.adapter)["evidence"]
         labels = {
             "address": address,
             "question": trial.question,
@@ -147,6 +152,12 @@ class Bench:
         kept |= {f"{name}{end}" for name in _MEASURES for end in ("", "_low", "_high")}
         return [{**labels, "removed": row["removed"], **{k: v for k, v in row.items() if k in kept}} for row in found]
 
+    def motion_rows(self) -> list[dict[str, Any]]:
+        """What the extractor feels of motion: the original's clips, frames shuffled, and the first one repeated."""
+        read = self._features(ORIGINAL, {ORIGINAL: self.samplers.teacher()}, "ab")
+        clips = find_clips(self._videos(ORIGINAL), variant=ORIGINAL, split=self.split, seeds="b")
+        return motion_rows(read, clips, self.extractor, self.split, self.settings.evaluation)
+
     def forget(self, trial: Trial) -> None:
         """Remove a trial's students, once its rows are kept: of a real teacher they take gigabytes."""
         shutil.rmtree(self.folder / self.address(trial), ignore_errors=True)
@@ -160,16 +171,19 @@ class Bench:
             if not (place / "student.json").is_file():
                 # Whole steps: the last part takes what division leaves.
                 steps = trial.steps // parts + (trial.steps % parts if i == parts - 1 else 0)
-                how = settings.distillation.model_copy(update={"steps": steps, "seed": trial.seed})
-                plan = RoundPlan(f"trial-{folder.name[:12]}-{i}", student, removed)
+                how = settings.distillation.model_copy(update={"seed": trial.seed})
+                plan = RoundPlan(f"trial-{folder.name[:12]}-{i}", student, removed, steps)
                 chosen = settings.model_copy(update={"distillation": how})
                 run_round(chosen, plan, self.samplers, self.clips, place, keep=False)
             student = Student.read(place)
         return student
 
+    def _videos(self, name: str) -> Path:
+        return self.folder / f"{name}-{self.split}.parquet"
+
     def _features(self, name: str, variants: dict[str, Any], seeds: str) -> FeatureSet:
         takes = [Take(arm, variant, self.split, s) for arm, variant in variants.items() for s in seeds]
-        out = self.folder / f"{name}-{self.split}.parquet"
+        out = self._videos(name)
         render(
             takes, out, prompts=self.prompts, settings=self.settings, samplers=self.samplers, label=f"trial {name[:12]}"
         )

@@ -25,12 +25,16 @@ _POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Take:
-    """One row group of a video table: a named variant on one split with one of its two seed sets."""
+    """One row group of a video table: a named variant on one split with one of its two seed sets.
+
+    `count`: its first so many prompts; all where it is None.
+    """
 
     name: str
     variant: Variant
     split: str
     seeds: str = "a"
+    count: int | None = None
 
 
 def render(
@@ -68,7 +72,8 @@ def render(
 
 def _jobs(takes: Sequence[Take], prompts: Path, settings: Settings) -> list[tuple[Take, list[Chunk]]]:
     return [
-        (take, cut(take.variant, requests_of(prompts, take.split, take.seeds), settings.sampling)) for take in takes
+        (take, cut(take.variant, requests_of(prompts, take.split, take.seeds)[: take.count], settings.sampling))
+        for take in takes
     ]
 
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from leanmotion.clips import video_folder
 from leanmotion.clips.latents import Clip, encode_clips, sprites_clips, teacher_clips, write_clips
 from leanmotion.clips.video_folder import Skipped, folder_clips, inside, read_clip
 from leanmotion.distillation.clip_source import ClipSource
@@ -214,17 +215,14 @@ def test_webvid_layout(kind: str, tmp_path: Path) -> None:
     assert clip.caption == "a grey wall" and clip.frames.shape == (3, 16, 16, 3) and not skipped
 
 
-OUTSIDE = ["../secret.mkv", "a/../../secret.mkv", "/etc/hostname", "link.mkv", "away/secret.mkv"]
-OUTSIDE += ["..\\secret.mkv", "C:\\secret.mkv", "", "a\0b"]
+OUTSIDE = ["../secret.mkv", "a/../../secret.mkv", "/etc/hostname", "..\\secret.mkv", "C:\\secret.mkv", "a\0b"]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
-def test_a_captions_file_cannot_read_outside_its_folder(name: str, tmp_path: Path) -> None:
+def test_a_captions_file_names_nothing_outside_its_folder(name: str, tmp_path: Path) -> None:
     root = tmp_path / "videos"
     root.mkdir()
     lossless(tmp_path / "secret.mkv", pictures(0, frames=3, size=16))
-    (root / "link.mkv").symlink_to(tmp_path / "secret.mkv")
-    (root / "away").symlink_to(tmp_path)
     with pytest.raises(LeanmotionError, match="not inside"):
         inside(root, name, "captions.csv, row 1")
     listed = tmp_path / "captions.parquet"
@@ -233,10 +231,47 @@ def test_a_captions_file_cannot_read_outside_its_folder(name: str, tmp_path: Pat
         list(folder_clips(root, listed, **SIZE, skipped=[]))
 
 
-def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
-    lossless(tmp_path / "a.mkv", pictures(0, frames=3, size=16))
-    (tmp_path / "b.mkv").symlink_to(tmp_path / "a.mkv")
-    assert inside(tmp_path, "b.mkv", "row").is_file()
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder with a video of its own, and with links: to it, out of the folder, and to a folder outside."""
+    root = tmp_path / "videos"
+    lossless(root / "own.mkv", pictures(0, frames=3, size=16))
+    lossless(tmp_path / "secret.mkv", pictures(1, frames=3, size=16))
+    (root / "inner.mkv").symlink_to(root / "own.mkv")
+    (root / "link.mkv").symlink_to(tmp_path / "secret.mkv")
+    (root / "away").symlink_to(tmp_path)
+    (root / "loop.mkv").symlink_to(root / "loop.mkv")
+    return root
+
+
+def test_links_out_of_the_folder_are_skipped_and_listed(linked: Path, tmp_path: Path) -> None:
+    names = ["link.mkv", "inner.mkv", "away/secret.mkv", "loop.mkv", "own.mkv"]
+    listed = captions_file(tmp_path / "c.csv", [{"file": n, "caption": f"of {n}"} for n in names])
+    skipped: list[Skipped] = []
+    clips = list(folder_clips(linked, listed, **SIZE, skipped=skipped))
+    assert [clip.caption for clip in clips] == ["of inner.mkv", "of own.mkv"]
+    reasons = {one.file: one.reason for one in skipped}
+    assert reasons.keys() == {"link.mkv", "away/secret.mkv", "loop.mkv"}
+    assert "link out of the folder" in reasons["link.mkv"] and "link out" in reasons["away/secret.mkv"]
+
+
+def test_links_into_the_cache_of_dvc_are_followed(linked: Path, tmp_path: Path, monkeypatch) -> None:
+    """`cache.type: symlink`: DVC then leaves nothing but links in a folder that it tracks."""
+    from dvc.repo import Repo
+
+    Repo.init(str(linked), no_scm=True).close()
+    cached = linked / ".dvc/cache/files/md5/ab/cdef"
+    elsewhere = tmp_path / "cache"
+    for place, name in ((cached, "tracked.mkv"), (elsewhere / "ab/cdef", "shared.mkv")):
+        lossless(place, pictures(2, frames=3, size=16))
+        (linked / name).symlink_to(place)
+    listed = captions_file(tmp_path / "c.csv", [{"file": n, "caption": "x"} for n in ("tracked.mkv", "shared.mkv")])
+    skipped: list[Skipped] = []
+    assert [c.source for c in folder_clips(linked, listed, **SIZE, skipped=skipped)] == ["folder:tracked.mkv"]
+    assert [one.file for one in skipped] == ["shared.mkv"]
+    video_folder._caches.cache_clear()
+    (linked / ".dvc/config.local").write_text(f"[cache]\n    dir = {elsewhere}\n")
+    assert [c.source for c in folder_clips(linked, listed, **SIZE, skipped=skipped)][-1] == "folder:shared.mkv"
 
 
 def test_a_playlist_does_not_open_other_files(tmp_path: Path) -> None:
@@ -251,6 +286,7 @@ def test_a_playlist_does_not_open_other_files(tmp_path: Path) -> None:
     skipped: list[Skipped] = []
     assert list(folder_clips(root, listed, **SIZE, skipped=skipped)) == []
     assert [s.file for s in skipped] == ["hls.mp4", "concat.mp4"]
+    assert all("a playlist" in s.reason for s in skipped)
 
 
 def test_unusable_folders_and_captions_files(tmp_path: Path) -> None:

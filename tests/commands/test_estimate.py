@@ -10,8 +10,18 @@ from committed import SETTINGS
 from typer.testing import CliRunner
 
 from leanmotion.commands.cli import app
-from leanmotion.commands.estimate import COPIES, Speed, clips_to_draw, duration, seconds, size, video_bytes
+from leanmotion.commands.estimate import (
+    COPIES,
+    Speed,
+    clips_to_draw,
+    duration,
+    seconds,
+    size,
+    training_steps,
+    video_bytes,
+)
 from leanmotion.pipeline.settings import Settings, load_settings
+from leanmotion.pipeline.training_settings import Budget, Round
 from leanmotion.probing.probe_sets import probes_of
 
 ROOT = Path(__file__).parents[2]
@@ -66,10 +76,11 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
     assert one["ablate"] == clips_to_draw(settings)["ablate"]
     # All rounds but the one that deletes every block have something to train; 10 UNet calls a clip, 20 with guidance.
     d = settings.distillation
-    budgets = [r.steps for r in settings.rounds.values() if r.count < 21]
+    budgets = [r.steps for r in settings.rounds.values() if r.size < 21]
     assert len(budgets) == len(settings.rounds) - 1
     steps = sum(d.steps if own is None else own for own in budgets)
-    training, validation = steps * d.batch * 4 / 10, len(budgets) * 3 * d.validation
+    # Validation draws twice a round, and the teacher once.
+    training, validation = steps * d.batch * 4 / 10, (len(budgets) * 2 + 1) * d.validation
     assert one["distill"] == pytest.approx(training + validation)
     guided = changed(settings, "sampling", guidance=7.5)
     assert seconds(guided, Speed(1.0, 0, "cpu"))["distill"] == pytest.approx(training / 2 + validation)
@@ -78,6 +89,21 @@ def test_seconds_follow_the_measured_clip(settings: Settings) -> None:
     # On a trajectory each clip is shown with both prompts.
     both = seconds(changed(guided, "distillation", inputs="teacher"), Speed(1.0, 0, "cpu"))
     assert both["distill"] == pytest.approx(one["distill"])
+
+
+def test_seconds_of_end_points_and_of_a_total(settings: Settings) -> None:
+    """A step draws its clips, and goes back through the last steps; a total is what each branch spends at most."""
+    total, d = Budget(total=200), settings.distillation
+    rounds = {
+        "r08": Round.model_validate({"count": 8, "from": "base", "steps": 40}),
+        "r17": Round.model_validate({"count": 17, "from": "r08"}),
+        "other": Round.model_validate({"count": 17, "from": "base"}),
+    }
+    chosen = changed(settings, "distillation", objective="endpoint", last_steps=3, budget=total)
+    chosen = chosen.model_copy(update={"rounds": rounds})
+    assert training_steps(chosen) == [40, 160, 200]
+    clips = 400 * d.batch * (1 + 2 * 3 / 10) + d.endpoint_clips + 7 * d.validation
+    assert seconds(chosen, Speed(1.0, 0, "cpu"))["distill"] == pytest.approx(clips)
 
 
 def test_people_read_it() -> None:

@@ -1,20 +1,25 @@
 """The README: its figures are those of metrics/, its snippet runs, and the command that writes it."""
 
+import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from committed import ROOT, SETTINGS, committed
+from diffusers import DDIMScheduler
 from finished_run import Run
 from PIL import Image
 
-from leanmotion.commands import readme
+from leanmotion.commands import readme, readme_results
 from leanmotion.errors import LeanmotionError
+from leanmotion.model.judged_sampling import judged_sampling
 from leanmotion.model.pruned_adapter import save_pruned
+from leanmotion.pipeline.settings import Sampling
 from leanmotion.pipeline.tables import read_frame
 
 
@@ -70,13 +75,14 @@ def test_the_snippet_of_the_readme_runs(teacher_folder, make_unet, tmp_path: Pat
     snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert snippet
     folder = teacher_folder(levels=2, layers=1)
-    save_pruned(make_unet(levels=2, layers=1), tmp_path / "data/export/pruned")
+    how = Sampling(frames=3, height=32, width=32, steps=2, guidance=1.0, chunk=1, threads=1)
+    judged = judged_sampling(how, DDIMScheduler.from_pretrained(folder.base, subfolder="scheduler"))
+    save_pruned(make_unet(levels=2, layers=1), tmp_path / "data/export/pruned", judged=judged)
     shutil.copytree(folder.base, tmp_path / "data/teacher/base")
     monkeypatch.chdir(tmp_path)
-    code = re.sub(r"num_inference_steps=\d+", "num_inference_steps=2", snippet[1])
-    assert len(code.strip().splitlines()) <= 7
+    assert len(snippet[1].strip().splitlines()) <= 7
     torch.manual_seed(0)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(snippet[1], "README.md", "exec"), {})
     assert getattr(Image.open(tmp_path / "clip.gif"), "n_frames", 1) > 1
 
 
@@ -93,7 +99,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def project(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A README with markers; the settings are the run's."""
-    monkeypatch.setattr(readme, "load_settings", lambda path: run.settings)
+    monkeypatch.setattr(readme_results, "load_settings", lambda path: run.settings)
     (tmp_path / "docs").mkdir()
     path = tmp_path / "README.md"
     path.write_text(
@@ -126,6 +132,50 @@ def test_the_command_writes_table_and_pictures(run: Run, project: Path) -> None:
     again = [path.read_bytes() for path in written]
     write(run, project)
     assert [path.read_bytes() for path in written] == again
+
+
+def confirm(run: Run, metrics: Path, **changes: Any) -> readme.Results:
+    """What is read of a run that was confirmed so."""
+    shutil.copytree(run.metrics, metrics)
+    figures = {
+        "round": "r2", "removed": 2, "sets": 4, "videos": 192, "captions": 16, "null": 8.25, "fvd_cross": 9.5,
+        "excess": 0.1515, "excess_low": -0.104, "excess_high": 0.4375, "motion_accuracy": 0.9375,
+        "original_motion_accuracy": 0.9583,
+    }  # fmt: skip
+    kept = {name: value for name, value in (figures | changes).items() if value is not None}
+    (metrics / "confirm.json").write_text(json.dumps(kept))
+    return readme.read_results(SETTINGS, metrics)
+
+
+def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> None:
+    said = readme.blocks(confirm(run, tmp_path / "metrics"), {})
+    first = said["results"].split("\n")[0]
+    assert first.startswith(
+        "**2 of 21 motion blocks deleted: the excess of FVD over another seed of the original is 15% "
+    )
+    assert "15% [-10%, 44%]**, 9.5 where that is at 8.25. It is measured on 4 sets of 48 clips under seeds" in first
+    assert "the 90% interval is for fresh seeds of these 16 captions." in first
+    assert first.endswith("93.8% of the clips show the motion asked for, 95.8% of the original's.")
+    # The report split's own, wider interval is no second answer beside it.
+    assert "On the report split" not in said["reading"]
+    alone = confirm(run, tmp_path / "own prompts", motion_accuracy=None)
+    assert "motion asked for" not in readme.blocks(alone, {})["results"].split("\n")[0]
+
+
+def test_nothing_is_confirmed_where_no_round_was_chosen_and_no_other_round_ever(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(LeanmotionError, match=r"confirm\.json is of r4, not of r2: `dvc repro confirm`"):
+        confirm(run, tmp_path / "another", round="r4")
+    found = replace(confirm(run, tmp_path / "none"), confirmed={"round": "base", "removed": 0})
+    assert readme.blocks(found, {})["results"].startswith("![Clips of the original")
+
+
+def test_it_says_whether_students_blur_or_stand_still(run: Run) -> None:
+    rows = {row["round"]: row for row in csv.DictReader((run.plots / "rounds.csv").open())}
+    shown = [f"{float(rows['r2'][f'{arm}_{look}']):.1%}" for arm in ("distilled", "pruned")
+             for look in ("sharpness", "movement")]  # fmt: skip
+    said = readme.blocks(readme.read_results(SETTINGS, run.metrics), {})["reading"]
+    # The other round has nothing left that could be trained.
+    assert "are {} and {} in r2 (pruned only {} and {}) of the original's.".format(*shown) in said
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -28,7 +29,8 @@ from leanmotion.model.student import Student
 from leanmotion.model.teacher import load_pipeline
 from leanmotion.pipeline.claims import Claims
 from leanmotion.pipeline.digests import file_sha256
-from leanmotion.pipeline.tables import write_table
+from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.tables import read_table, write_table
 from leanmotion.videos.rendering import Take, fill
 from leanmotion.videos.store import Chunk, ChunkStore, cut
 
@@ -206,7 +208,7 @@ def stage_main(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def project(teacher_folder, tmp_path_factory) -> SimpleNamespace:
-    """Settings, and the artefacts that a sweep reads: teacher.json, similarity, a student of round r1 (not of r3)."""
+    """Settings, and the artefacts that a sweep reads: teacher.json, similarity, a student of r1, none of r3."""
     root = tmp_path_factory.mktemp("project")
     folder = teacher_folder(levels=2, layers=1)
     changes: dict[str, Any] = {"clips": {"source": "teacher"}, "prompts": {"rank": 5}}
@@ -226,7 +228,9 @@ def project(teacher_folder, tmp_path_factory) -> SimpleNamespace:
         value.data.mul_(1.01)
     save_pruned(unet, data / "students/r1/adapter")
     digest = file_sha256(data / "students/r1/adapter/config.json")
-    Student(data / "students/r1", "r1", digest, ("mid_0",)).write()
+    for place in ("students/r1", "chosen"):
+        Student(data / place, "r1", digest, ("mid_0",)).write()
+    write_record(data / "chosen/any.json", {"deleted": True})
     stage_main("prompts")(params=root / "params.yaml", out=data / "prompts")
     return SimpleNamespace(root=root, data=data, params=root / "params.yaml", settings=settings)
 
@@ -241,6 +245,9 @@ def run_stages(project: SimpleNamespace, out: Path) -> dict[str, bytes]:
     similarity = project.data / "similarity.parquet"
     stage_main("probe")(name="transformers", out=out / "probe", similarity=similarity, **videos)
     stage_main("render")(student=project.data / "students/r1", out=out / "round", **videos)
+    for take in ("original_a", "original_b", "student_b"):
+        places = {"chosen": project.data / "chosen", "students": project.data / "students"}
+        stage_main("confirm_videos")(take=take, out=out / take, **places, **videos)
     stage_main("clips")(out=out / "clips", **videos)
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
@@ -251,9 +258,9 @@ def test_stages_merge_what_two_sweeps_drew_to_the_bytes_of_their_own(project, tm
     found = sweep.pending(project.settings, project.data, set())
     assert found.left_out == ["render of r3: not there, or out of date: `dvc repro distill` first"]
     # Rank has 3 chunks, the others 2. Of the four probes (1 or 2 units, similar or random), the single ones are
-    # ablations; the pruned arm of r1 is drawn on splits of its own.
+    # ablations; the pruned arm of r1 is drawn on splits of its own. Two sets of 4 confirm, in three takes.
     missing = found.missing()
-    assert missing == {"generate": 14, "ablate": 21, "probe": 6, "render": 8, "clips": 2}
+    assert missing == {"generate": 14, "ablate": 21, "probe": 6, "render": 8, "confirm_videos": 12, "clips": 2}
     sweep.sweep_together(project.params, project.data, set(), ["cpu", "cpu"])
     assert sweep.pending(project.settings, project.data, set()).missing() == dict.fromkeys(missing, 0)
     assert len(list((tmp_path / "swept/chunks").rglob("*.parquet"))) == sum(missing.values())
@@ -266,14 +273,14 @@ def test_stages_merge_what_two_sweeps_drew_to_the_bytes_of_their_own(project, tm
         merged = run_stages(project, tmp_path / "merged")
     monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "own"))
     own = run_stages(project, tmp_path / "drawn")
-    assert list(own) == list(merged) and len(own) == 7
+    assert list(own) == list(merged) and len(own) == 10
     for name, content in own.items():
         assert merged[name] == content, name
 
 
 def test_the_command(project, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(sweep, "outdated", lambda: {"similarity", "distill@r1"})
+    monkeypatch.setattr(sweep, "outdated", lambda: {"similarity", "distill@r1", "select"})
     monkeypatch.setenv("LEANMOTION_DEVICE", "cpu")
     drawn: list[Variant] = []
 
@@ -288,6 +295,7 @@ def test_the_command(project, tmp_path, monkeypatch) -> None:
     assert first.stdout.splitlines() == [
         "left out: probe: not there, or out of date: `dvc repro similarity` first",
         "left out: render of r1, r3: not there, or out of date: `dvc repro distill` first",
+        "left out: confirm_videos: not there, or out of date: `dvc repro select` first",
         "to draw: 37 chunks of 2 clips (generate 14, ablate 21, clips 2)",
         "done: `dvc repro` finds these in the store",
     ]
@@ -299,9 +307,37 @@ def test_the_command(project, tmp_path, monkeypatch) -> None:
 def test_without_dvcs_word_only_settings_and_weights_count(project, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
     found = sweep.pending(project.settings, project.data, None)
-    assert set(found.missing()) == {"generate", "ablate", "probe", "render", "clips"}
-    assert found.jobs["probe"] == found.jobs["render"] == []
-    assert all("DVC is busy or cannot tell" in line for line in found.left_out) and len(found.left_out) == 2
+    assert set(found.missing()) == {"generate", "ablate", "probe", "render", "confirm_videos", "clips"}
+    assert found.jobs["probe"] == found.jobs["render"] == found.jobs["confirm_videos"] == []
+    assert all("DVC is busy or cannot tell" in line for line in found.left_out) and len(found.left_out) == 3
+
+
+def test_nothing_is_drawn_to_confirm_no_choice(project, tmp_path, monkeypatch) -> None:
+    """The original was kept whole: neither a sweep nor the stages draw it again, and the table is empty."""
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
+    for name in ("teacher.json", "similarity.parquet"):
+        shutil.copyfile(project.data / name, tmp_path / name)
+    for place in ("students/base", "chosen"):
+        Student(tmp_path / place, "base", "0" * 64, ()).write()
+    write_record(tmp_path / "chosen/any.json", {"deleted": False})
+    assert sweep.pending(project.settings, tmp_path, set()).jobs["confirm_videos"] == []
+    monkeypatch.setattr(Samplers, "__call__", None)
+    for take in ("original_a", "student_b"):
+        stage_main("confirm_videos")(
+            take=take, out=tmp_path / take, params=project.params, prompts=project.data / "prompts",
+            teacher=tmp_path / "teacher.json", chosen=tmp_path / "chosen", students=tmp_path / "students",
+        )  # fmt: skip
+        assert not len(read_table(tmp_path / take, "videos"))
+
+
+def test_another_student_than_the_chosen_one_confirms_nothing(project, tmp_path) -> None:
+    """Weights under the same name, trained anew since."""
+    Student(tmp_path / "r1", "r1", "0" * 64, ("mid_0",)).write()
+    with pytest.raises(LeanmotionError, match="is not the student that was chosen: `dvc repro select`"):
+        stage_main("confirm_videos")(
+            take="student_b", out=tmp_path / "out", params=project.params, prompts=project.data / "prompts",
+            teacher=project.data / "teacher.json", chosen=project.data / "chosen", students=tmp_path,
+        )  # fmt: skip
 
 
 def test_before_inspect(project, tmp_path) -> None:

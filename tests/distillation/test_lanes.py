@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, same, stop_after, train
+from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, losses, same, scheduler, stop_after, train
 from models import micro_unet
 
-from leanmotion.distillation.lanes import side_by_side
-from leanmotion.distillation.losses import Batch, LossWeights, losses
+from leanmotion.distillation.lanes import Lanes, side_by_side
+from leanmotion.distillation.losses import Batch
+from leanmotion.distillation.objectives import compared
+from leanmotion.distillation.setup import Setup
+from leanmotion.distillation.training_settings import LossWeights
 from leanmotion.model.memory import CHECKPOINTING, recomputed
+from leanmotion.pipeline.processes import Ranks
 
 pytestmark = pytest.mark.numeric
 
@@ -29,6 +33,12 @@ def threads_as_before() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+def setup(student: Any, teacher: Any, weights: LossWeights, lanes: Lanes) -> Setup:
+    settings = replace(SETTINGS, **{f"{name}_weight": float(weight) for name, weight in weights._asdict().items()})
+    parameters = dict(student.named_parameters())
+    return Setup(student, teacher, scheduler(), MemoryClips(), settings, encode, parameters, Ranks(), None, lanes)
 
 
 def trained(threads: int, folder: Path, settings: Any = FOUR, **options: Any) -> tuple[Any, Any]:
@@ -67,7 +77,7 @@ def test_uneven_shares_count_by_their_clips(weights: LossWeights) -> None:
         torch.set_num_threads(threads)
         student = micro_unet(1)
         with side_by_side(CPU, 3) as lanes:
-            found.append(lanes.backward(student, teacher, batch, weights, nullcontext, torch.tensor(0.5)))
+            found.append(compared(setup(student, teacher, weights, lanes), batch, torch.tensor(0.5)))
         gradients.append({name: p.grad for name, p in student.named_parameters() if p.grad is not None})
     whole, shared = found
     # The same sums in another order: float32 rounding through about 100 layers, as for micro-batches.
@@ -97,7 +107,7 @@ def test_outputs_that_are_kept_do_not_mix() -> None:
     torch.set_num_threads(2)
     with side_by_side(CPU, 4) as lanes:
         for _ in range(10):
-            found = lanes.backward(student, teacher, batch, LossWeights(0, 0, 1), nullcontext, torch.tensor(1.0))
+            found = compared(setup(student, teacher, LossWeights(0, 0, 1), lanes), batch, torch.tensor(1.0))
             assert found.total == (one_by_one[0] / 2 + one_by_one[1] / 2)
 
 

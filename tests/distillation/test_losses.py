@@ -6,21 +6,22 @@ from typing import Any
 
 import pytest
 import torch
+from micro_training import losses
 from models import micro_unet
 
 from leanmotion.distillation.losses import (
+    LARGEST_V_WEIGHT,
     Batch,
-    DistillationSettings,
-    LossWeights,
     block_outputs,
     feature_blocks,
     feature_loss,
-    losses,
     noised,
     output_loss,
     task_loss,
+    v_weights,
 )
 from leanmotion.distillation.trainable import trained_parameters
+from leanmotion.distillation.training_settings import DistillationSettings, LossWeights
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import remove_units
 
@@ -82,6 +83,77 @@ def test_noising_matches_diffusers(prediction_type: str) -> None:
         "v_prediction": scheduler.get_velocity(latents, noise, timesteps),
     }
     torch.testing.assert_close(target, reference[prediction_type], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_differences_count_as_those_of_v(prediction_type: str) -> None:
+    """Of two predictions of any kind on the same latents: turned into v, their squared difference is the weighted."""
+    g = torch.Generator().manual_seed(0)
+    noisy, a, b = torch.randn((3, 4, 4, 2, 5, 5), generator=g).double()
+    alphas = torch.tensor([0.999, 0.5, 0.1, 0.0047]).double()
+    alpha, sigma = (x.sqrt().view(-1, 1, 1, 1, 1) for x in (alphas, 1 - alphas))
+
+    def v(prediction: torch.Tensor) -> torch.Tensor:
+        if prediction_type == "epsilon":
+            return alpha * prediction - sigma * (noisy - sigma * prediction) / alpha
+        if prediction_type == "sample":
+            return alpha * (noisy - alpha * prediction) / sigma - sigma * prediction
+        return prediction
+
+    weights = v_weights(alphas, prediction_type)
+    wanted = (v(a) - v(b)).square().flatten(1).mean(1)
+    for i in range(4):
+        # The loss is taken in float32: an ulp is 6e-8 of a square, and of differences that cancel ten times that.
+        assert float(output_loss(a[i : i + 1], b[i : i + 1], weights[i : i + 1])) == pytest.approx(
+            float(wanted[i]), rel=1e-5
+        )
+    assert float(output_loss(a, b, weights)) == pytest.approx(float(wanted.mean()), rel=1e-5)
+    assert float(output_loss(a, b)) == pytest.approx(float((a - b).square().mean()), rel=1e-5)
+
+
+def test_weights_of_v_are_bounded() -> None:
+    edges = torch.tensor([0.0, 1.0])
+    assert v_weights(edges, "epsilon").tolist() == [LARGEST_V_WEIGHT, 1.0]
+    assert v_weights(edges, "sample").tolist() == [1.0, LARGEST_V_WEIGHT]
+    with pytest.raises(LeanmotionError, match="flow"):
+        v_weights(edges, "flow")
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    for schedule in ("linear", "scaled_linear"):
+        ends = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule=schedule).alphas_cumprod[[0, -1]]
+        # No timestep of Stable Diffusion's or AnimateDiff's schedules is bounded where networks predict noise.
+        assert float(v_weights(ends, "epsilon").max()) < LARGEST_V_WEIGHT
+
+
+class NoiseOf(torch.nn.Module):
+    """A network that predicts v, as one that predicts noise: alpha v + sigma z_t."""
+
+    def __init__(self, network: Any, alphas: torch.Tensor) -> None:
+        super().__init__()
+        self.network, self.alphas = network, alphas
+
+    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, **how: Any) -> tuple[torch.Tensor]:
+        alpha = self.alphas[timestep].view(-1, 1, 1, 1, 1)
+        return (alpha.sqrt() * self.network(sample, timestep, **how)[0] + (1 - alpha).sqrt() * sample,)
+
+
+def test_a_view_that_predicts_noise_has_the_loss_of_its_v(student: Any, teacher: Any) -> None:
+    """And the same gradient: `compare: v` does not care what networks predict."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    alphas: torch.Tensor = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="linear").alphas_cumprod
+    batch = micro_batch(4)._replace(timesteps=torch.tensor([1, 300, 700, 999]), target=None)
+    weights, found = v_weights(alphas[batch.timesteps], "epsilon"), []
+    name = "mid_block.motion_modules.0.proj_in.weight"
+    for a, b, how in ((student, teacher, None), (NoiseOf(student, alphas), NoiseOf(teacher, alphas), weights)):
+        student.zero_grad()
+        total = losses(a, b, batch._replace(weights=how), LossWeights(0, 1, 0)).total
+        total.backward()
+        found.append((float(total.detach()), student.get_parameter(name).grad.clone()))
+    student.zero_grad()
+    # Where alpha-bar is 0.0016, v is a 25th of what cancels in float32: 25^2 of 6e-8, over terms of all sizes.
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
+    torch.testing.assert_close(found[1][1], found[0][1], rtol=1e-3, atol=1e-4 * float(found[0][1].abs().max()))
 
 
 def test_noising_refuses_an_unknown_prediction_type() -> None:

@@ -22,8 +22,9 @@ from leanmotion.model.student import RoundPlan, Student, plan_round
 from leanmotion.model.units import parameters
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.scratch import scratch_folder
-from leanmotion.pipeline.settings import Distillation, Settings
+from leanmotion.pipeline.settings import Settings
 from leanmotion.pipeline.tables import read_frame, write_table
+from leanmotion.pipeline.training_settings import Budget, Distillation
 from leanmotion.prompts.splits import training_rows
 
 
@@ -85,6 +86,69 @@ def test_a_round_trains_its_own_number_of_steps(settings, samplers, clips, base,
     for chosen, steps in ((changed, 3), (settings, 2)):
         plan = plan_round(chosen, "r1", base, order(tmp_path, "mid_0"))
         assert len(run_round(chosen, plan, samplers, clips, tmp_path / f"{steps}")) == steps
+
+
+def test_steps_go_by_harm_within_a_total(settings, samplers, clips, base, tmp_path) -> None:
+    """What a student's rounds have spent travels with it; branches share what came before them alone."""
+    before = tiny_settings(_folders(settings), distillation={"validation": 2, "steps": 0, "feature_weight": 1.0})
+    plan = plan_round(before, "r1", base, order(tmp_path, "mid_0"))
+    chosen = before.model_copy(
+        update={"distillation": before.distillation.model_copy(update={"budget": Budget(total=5, broken=1e-9)})}
+    )
+    plan = plan_round(chosen, "r1", base, order(tmp_path, "mid_0"))
+    assert plan.steps is None and plan_round(chosen, "r1", base, order(tmp_path, "mid_0"), again=True).steps is None
+    own = chosen.model_copy(
+        update={"rounds": {**chosen.rounds, "r1": chosen.rounds["r1"].model_copy(update={"steps": 3})}}
+    )
+    assert (
+        len(run_round(own, plan_round(own, "r1", base, order(tmp_path, "mid_0")), samplers, clips, tmp_path / "1")) == 3
+    )
+    first = Student.read(tmp_path / "1")
+    assert first.steps == 3
+    plan = plan_round(chosen, "r3", first, order(tmp_path, "mid_0", "up_0_0", "up_0_1"))
+    assert len(run_round(chosen, plan, samplers, clips, tmp_path / "3")) == 2
+    assert Student.read(tmp_path / "3").steps == 5
+    unharmed = Budget(total=5, unharmed=1e9, broken=2e9)
+    calm = chosen.model_copy(update={"distillation": chosen.distillation.model_copy(update={"budget": unharmed})})
+    assert run_round(calm, plan, samplers, clips, tmp_path / "calm") == []
+    evidence = read_pruned_config(tmp_path / "calm" / "adapter")["evidence"]
+    assert evidence["distance_before"] == evidence["distance_after"] > 0 and evidence["steps"] == 0
+    assert Student.read(tmp_path / "calm").steps == 3
+
+
+def test_clips_are_noised_by_the_samplers_betas(settings, samplers, clips, base, tmp_path, monkeypatch) -> None:
+    """A Stable Diffusion base has others than the ddim, euler or lcm that AnimateDiff is sampled with."""
+    import diffusers
+
+    seen: list[Any] = []
+    monkeypatch.setattr(rounds, "distil", lambda *arguments, **_: seen.append(arguments[2]) or [])
+    odd = Samplers(settings, samplers.record)
+    odd.pipeline.scheduler = diffusers.DDIMScheduler.from_config(
+        odd.pipeline.scheduler.config, beta_schedule="scaled_linear"
+    )
+    for name in ("ddim", "base"):
+        chosen = tiny_settings(_folders(settings), sampling={"scheduler": name})
+        plan = plan_round(chosen, "r1", base, order(tmp_path, "mid_0"))
+        run_round(chosen, plan, odd, clips, tmp_path / name)
+    linear, base_own = seen
+    assert linear.config.beta_schedule == "linear" and base_own.config.beta_schedule == "scaled_linear"
+    assert not torch.equal(linear.alphas_cumprod, base_own.alphas_cumprod)
+
+
+def test_all_rounds_share_the_teachers_clips(settings, samplers, clips, base, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
+    way = {"objective": "endpoint", "endpoint_clips": 3, "validation": 1, "last_steps": 1}
+    chosen = tiny_settings(_folders(settings), distillation=way)
+    student, written = base, []
+    for name, removed in (("r1", ["mid_0"]), ("r3", ["up_1_1", "mid_0", "down_0_0"])):
+        plan = plan_round(chosen, name, student, order(tmp_path, *removed))
+        rows = run_round(chosen, plan, samplers, clips, tmp_path / name)
+        assert all(row["total"] == row["endpoint"] > 0 and row["output"] is None for row in rows)
+        student = Student.read(tmp_path / name)
+        found = (tmp_path / "scratch/teacher-clips").rglob("*.parquet")
+        written.append({path: path.stat().st_mtime_ns for path in found})
+    # Parts of a micro-batch of 2: three to train on, and one that no step sees.
+    assert written[0] == written[1] and sorted(path.stem for path in written[0]) == ["0-2", "2-3", "3-4"]
 
 
 def test_an_unknown_round_is_named(settings, base, tmp_path) -> None:
@@ -226,7 +290,8 @@ OF_DISTILLATION: dict[str, Any] = {
     "batch": 4, "accumulate": 2, "learning_rate": 0.002, "warmup": 1, "decay": "constant", "clip_norm": 2.0,
     "ema": 0.5, "task_weight": 1.0, "output_weight": 2.0, "feature_weight": 2.0, "inputs": "teacher",
     "trainable": ["mid_0"], "precision": "bf16", "explode": 50.0, "weight_decay": 0.1, "caption_dropout": 0.5,
-    "validation": 1, "seed": 1,
+    "validation": 1, "seed": 1, "objective": "endpoint", "last_steps": 1, "endpoint_clips": 3, "compare": "v",
+    "timesteps": "sampler",
 }  # fmt: skip
 
 
@@ -239,7 +304,7 @@ def test_an_address_holds_all_that_a_round_depends_on(settings, samplers, clips,
     def changed(section: str, **changes) -> Settings:
         return settings.model_copy(update={section: getattr(settings, section).model_copy(update=changes)})
 
-    assert set(OF_DISTILLATION) == set(Distillation.model_fields) - {"checkpoint_every", "steps"}
+    assert set(OF_DISTILLATION) == set(Distillation.model_fields) - {"checkpoint_every", "steps", "budget"}
     assert address(changed("distillation", checkpoint_every=7)) == address()
     assert address(changed("teacher", base="elsewhere")) == address(), "what is computed, not where it lies"
     write_table(tmp_path / "other.parquet", "clips", read_frame(clips, "clips").iloc[:2])
@@ -255,6 +320,8 @@ def test_an_address_holds_all_that_a_round_depends_on(settings, samplers, clips,
         address(plan=replace(plan, removed=("up_0_0",))),
         address(plan=replace(plan, previous=student)),
         address(plan=replace(plan, previous=replace(student, weights="other"))),
+        address(plan=replace(plan, previous=replace(student, steps=7))),
+        address(changed("distillation", budget=Budget(total=9)), plan=replace(plan, steps=None)),
         address(record=replace(samplers.record, sha256="other")),
         address(clips=tmp_path / "other.parquet"),
     ]
@@ -263,8 +330,9 @@ def test_an_address_holds_all_that_a_round_depends_on(settings, samplers, clips,
             patch.setattr(rounds, name, other)
             others.append(address())
     assert len({address(), *others}) == 1 + len(others)
-    # A budget of its own that is the setting's is no other round.
+    # A budget of its own that is the setting's is no other round; and with its own it has no part in the total.
     assert address(plan=replace(plan, steps=None)) == address()
+    assert address(changed("distillation", budget=Budget(total=9))) == address()
 
 
 def test_an_order_must_contain_what_is_gone(settings, chain, tmp_path) -> None:
@@ -286,7 +354,11 @@ def test_orders_that_are_none(settings, base, tmp_path) -> None:
 def test_students_that_are_none(tmp_path) -> None:
     with pytest.raises(LeanmotionError, match=r"student\.json: no such file"):
         Student.read(tmp_path)
-    for text in ("", "[]", "{}", '{"round": "r1", "weights": "a"}', '{"round": "r1", "weights": "a", "removed": 5}'):
+    for text in (
+        "", "[]", "{}", '{"round": "r1", "weights": "a"}', '{"round": "r1", "weights": "a", "removed": 5}',
+        '{"round": "r1", "weights": "a", "removed": []}',
+        '{"round": "r1", "weights": "a", "removed": [], "steps": "x"}',
+    ):  # fmt: skip
         (tmp_path / "student.json").write_text(text)
         with pytest.raises(LeanmotionError, match="corrupt"):
             Student.read(tmp_path)
@@ -348,8 +420,8 @@ def _folders(settings):
     return SimpleNamespace(base=settings.teacher.base, adapter=settings.teacher.adapter)
 
 
-@pytest.mark.parametrize("inputs", ["clips", "student"])
-def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, base, tmp_path) -> None:
+@pytest.mark.parametrize("way", [{}, {"inputs": "student"}, {"objective": "endpoint", "endpoint_clips": 5}])
+def test_kill_9_at_random_moments_of_a_round(way, settings, samplers, clips, base, tmp_path) -> None:
     """The short form of `benchmarks/kills.py`: forked, so that nothing is imported and loaded again."""
     import os
     import random
@@ -359,7 +431,7 @@ def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, 
 
     long = tiny_settings(
         _folders(settings),
-        distillation={"steps": 12, "checkpoint_every": 1, "feature_weight": 1.0, "validation": 2, "inputs": inputs},
+        distillation={"steps": 12, "checkpoint_every": 1, "feature_weight": 1.0, "validation": 2, **way},
     )
     assert samplers.pipeline  # before any fork
     plan = plan_round(long, "r1", base, order(tmp_path, "mid_0"))
@@ -369,8 +441,9 @@ def test_kill_9_at_random_moments_of_a_round(inputs, settings, samplers, clips, 
 
     moments = random.Random(0)
     for number in range(2):
-        # A finished round that was kept would end the next at once.
-        shutil.rmtree(scratch_folder() / "rounds")
+        # A finished round that was kept would end the next at once; the teacher's clips are drawn anew, too.
+        for kept in ("rounds", "teacher-clips"):
+            shutil.rmtree(scratch_folder() / kept)
         child = os.fork()
         if child == 0:
             try:

@@ -280,7 +280,7 @@ def test_divergence_names_step_term_and_checkpoint(tmp_path: Path) -> None:
 def rows_of(*totals: float, **last: float | None) -> list[LossRow]:
     rows: list[LossRow] = [
         {"total": t, "task": t, "output": t, "feature": t, "gradient_norm": 1.0}
-        | {"task_weighted": t / 2, "output_weighted": t / 2, "feature_weighted": None}
+        | {"task_weighted": t / 2, "output_weighted": t / 2, "feature_weighted": None, "endpoint_weighted": None}
         for t in totals
     ]
     rows[-1].update(last)

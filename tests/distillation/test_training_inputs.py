@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, same, stop_after, train
+from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, losses, same, scheduler, stop_after, train
 from models import micro_unet
 
 from leanmotion.distillation.clip_source import ClipSource
+from leanmotion.distillation.lanes import Lanes
+from leanmotion.distillation.losses import LARGEST_V_WEIGHT
+from leanmotion.distillation.objectives import SingleSteps
 from leanmotion.distillation.sampler_steps import Drawing
+from leanmotion.distillation.schedule import draw
+from leanmotion.distillation.setup import Setup
 from leanmotion.distillation.training_inputs import CaptionedLatents, Clips, Trajectories
-from leanmotion.distillation.validation import drawn_distances
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.processes import Ranks
 from leanmotion.pipeline.tables import write_table
 
 pytestmark = pytest.mark.numeric
@@ -135,11 +140,17 @@ def test_schedulers_that_remember_steps_are_refused() -> None:
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_teachers_trajectory_passes_through_its_clips(guidance: float, teacher: Any) -> None:
     """Followed from batch to batch, a place's latents are those of drawing that caption and noise at once."""
-    from leanmotion.distillation.losses import losses
-
     this, clips = drawing(steps=3, guidance=guidance), MemoryClips()
     inputs = Trajectories(
-        clips, encode, ON, this, teacher, torch.device("cpu"), range(4), lambda: torch.autocast("cpu", enabled=False)
+        clips,
+        encode,
+        ON,
+        this,
+        "epsilon",
+        teacher,
+        torch.device("cpu"),
+        range(4),
+        lambda: torch.autocast("cpu", enabled=False),
     )
     student = micro_unet(1)
     seen = []
@@ -155,8 +166,6 @@ def test_the_teachers_trajectory_passes_through_its_clips(guidance: float, teach
             seen.append(inputs.state().clone())  # pyright: ignore[reportOptionalMemberAccess]
         # Place 1 draws its first clip in steps 0 to 2; place 2, a step ahead, its second in steps 2 to 4.
         for place, step, position in ((1, 2, 1), (2, 4, 4 + 2)):
-            from leanmotion.distillation.schedule import draw
-
             start = draw(ON.seed, position, SHAPE, 1)[2][None]
             caption = clips.batch(clips.order(ON.seed, position, 1))[1]
             states = this.states(encode, caption, 2, torch.device("cpu"))
@@ -203,18 +212,42 @@ def test_what_trajectories_and_validation_need(tmp_path: Path) -> None:
         train(tmp_path, replace(SETTINGS, steps=1, validation=1), drawing=None)
 
 
-def test_distance_of_drawn_clips(teacher: Any) -> None:
-    """0 for the teacher itself; for a student the closed form; the same for any division into batches."""
-    student, this, clips = micro_unet(1), drawing(), MemoryClips()
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "LCMScheduler"])
+def test_the_samplers_grid_holds_only_its_timesteps(name: str, tmp_path: Path) -> None:
+    """All of them in time, each clip noised as the sampler would show it there."""
+    sampler, settings = Drawing(made(name), 4, 1.0), replace(SETTINGS, timesteps="sampler", batch=8, compare="v")
+    setup = setup_of(settings, sampler)
+    inputs = SingleSteps(setup).inputs
+    seen: set[float] = set()
+    for step in range(8):
+        batch = inputs.batch(step, range(8))
+        seen |= set(batch.timesteps.tolist())
+        clean, _ = setup.clips.batch(setup.clips.order(settings.seed, step * 8, 8))
+        for slot in range(8):
+            index, _, own = draw(settings.seed, step * 8 + slot, SHAPE, 4)
+            assert batch.timesteps[slot] == sampler.timestep(index)
+            # As the sampler shows z_0 + sigma noise, or sqrt(a) z_0 + sqrt(1 - a) noise.
+            if (sigmas := getattr(sampler.scheduler, "sigmas", None)) is not None:
+                shown = sampler.shown((clean[slot] + sigmas[index] * own)[None], index)[0]
+            else:
+                shown = made(name).add_noise(clean[slot], own, torch.tensor(int(sampler.timestep(index))))
+            torch.testing.assert_close(batch.noisy[slot], shown, rtol=1e-5, atol=1e-5)
+            assert batch.weights is not None
+            weight = min(1 / float(sampler.alphas()[index]), LARGEST_V_WEIGHT)
+            assert float(batch.weights[slot]) == pytest.approx(weight, rel=1e-5)
+    assert seen == {sampler.timestep(index) for index in range(4)}
 
-    def distances(network: Any, batch: int) -> list[float]:
-        return drawn_distances(
-            network, teacher, [lambda: None, lambda: None], drawing=this, clips=clips, encode=encode, seed=0,
-            positions=range(7, 10), batch=batch, device=torch.device("cpu"),
-            autocast=lambda: torch.autocast("cpu", enabled=False),
-        )  # fmt: skip
 
-    assert distances(teacher, 3) == [0.0, 0.0]
-    found = distances(student, 3)
-    assert found[0] == found[1] > 0
-    assert distances(student, 2)[0] == pytest.approx(found[0], rel=1e-3)
+def test_any_timestep_is_as_it_was() -> None:
+    """The setting's other value draws what was drawn before there was one."""
+    batch = SingleSteps(setup_of(SETTINGS, None)).inputs.batch(0, range(2))
+    assert batch.timesteps.tolist() == [draw(SETTINGS.seed, p, SHAPE, 1000)[0] for p in range(2)]
+    assert batch.weights is None
+
+
+def setup_of(settings: Any, sampler: Drawing | None) -> Setup:
+    student = micro_unet(1)
+    parameters = dict(student.named_parameters())
+    return Setup(
+        student, micro_unet(0), scheduler(), MemoryClips(), settings, encode, parameters, Ranks(), sampler, Lanes()
+    )

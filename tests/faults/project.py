@@ -14,38 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from committed import ROOT, settings
-from micro import ROUNDS
-from tiny import BLOCKS, edit_params
+from tiny import edit_params
 
 from leanmotion.features.pinned import joint_digest
-
-FLOW: list[tuple[str, dict[str, Any]]] = [
-    ("check", {}),
-    ("inspect_teacher", {}),
-    ("prompts", {}),
-    *(("generate", {"split": s, "seeds": x, "out": f"data/videos/full/{s}_{x}.parquet"})
-      for s in ("rank", "select", "report") for x in "ab"),
-    ("similarity", {}),
-    ("profile_blocks", {}),
-    *(("ablate", {"block": b, "out": f"data/videos/ablate/{b}.parquet"}) for b in BLOCKS),
-    ("probe", {"name": "transformers", "out": "data/videos/probe/transformers.parquet"}),
-    ("embed", {}),
-    ("rank", {}),
-    ("clips", {}),
-    *(step for n, r in ROUNDS.items() for step in (
-        ("rerank", {"name": n, "previous": f"data/students/{r['from']}", "order": f"data/order/{n}.json",
-                    "out": f"data/deletions/{n}.json"}),
-        ("distill", {"name": n, "previous": f"data/students/{r['from']}", "order": f"data/deletions/{n}.json",
-                     "out": f"data/students/{n}"}),
-    )),
-    *(("render", {"student": f"data/students/{n}", "out": f"data/videos/rounds/{n}.parquet"}) for n in ROUNDS),
-    ("evaluate", {}),
-    ("select_round", {}),
-    ("export", {}),
-    ("measure", {}),
-    ("report", {}),
-]  # fmt: skip
-"""Every stage with its arguments, top to bottom."""
 
 
 class Project:

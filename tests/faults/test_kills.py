@@ -53,7 +53,7 @@ def _trace_work() -> None:
     wrap("leanmotion.model.sampler", "Sampler", "_batch", "chunk")
     wrap("leanmotion.features.embedding", None, "_rows", "take")
     wrap("leanmotion.clips.latents", None, "encode_clips", "group")
-    wrap("leanmotion.distillation.training", "_Run", "step", "step")
+    wrap("leanmotion.distillation.run", "Run", "step", "step")
     wrap("leanmotion.export.export", None, "save_pruned", "export")
     with open(os.environ["FAULTS_TRACE"], "a") as file:
         file.write("main\\n")

@@ -156,6 +156,35 @@ def test_videomae_from_a_folder(tmp_path):
         extractor.check_frames(16, 64, 64)
 
 
+def test_vjepa2_from_a_folder(tmp_path):
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    config = VJEPA2Config(
+        crop_size=16, patch_size=8, frames_per_clip=8, tubelet_size=2, hidden_size=12, num_hidden_layers=1,
+        num_attention_heads=2, pred_hidden_size=12, pred_num_hidden_layers=1, pred_num_attention_heads=2,
+        pred_num_mask_tokens=1,
+    )  # fmt: skip
+    model = seeded(0, lambda: VJEPA2Model(config)).eval()
+    model.save_pretrained(tmp_path)
+    extractor = load_extractor("vjepa2", path=tmp_path, batch=2)
+    clips = random_clips(frames=4)
+    features = extractor.features(clips)
+    assert features.shape == (3, 12) and extractor.dimensions == 12
+    # By hand: stretched, normalised by ImageNet's moments, the encoder's tokens averaged.
+    frames = torch.from_numpy(clips).permute(0, 1, 4, 2, 3).float() / 255
+    small = torch.nn.functional.interpolate(frames.flatten(0, 1), (16, 16), mode="bilinear").unflatten(0, (3, 4))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.inference_mode():
+        expected = model.get_vision_features((small - mean) / std).mean(dim=1)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+    assert np.abs(features - extractor.features(clips[:, ::-1])).max() > 1e-4, "it feels the order of frames"
+    with pytest.raises(LeanmotionError, match="a multiple of 2"):
+        extractor.check_frames(5, 64, 64)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(LeanmotionError, match=r"no vjepa2 can be loaded|weights lack"):
+        load_extractor("vjepa2", path=tmp_path)
+
+
 def test_motion_descriptor():
     clips = np.zeros((2, 3, 16, 16, 3), np.uint8)
     clips[1, 1, :2, :2] = 255  # one cell of the 8 x 8 grid lights up, then goes out

@@ -292,6 +292,8 @@ def reached(*roots) -> set[Path]:
 
 
 NOT_DRAWING = {
+    "model/judged_sampling.py": "how an export was judged; students are drawn by the settings",
+    "model/pruned_pipeline.py": "the pipeline that users load; students are drawn with the stock one",
     "model/requests.py": "requests are in the address themselves; Variant, which is reached, stands there too",
     "model/student.py": "finds and verifies a student's folder; its weights and removed units are in the address",
     "videos/listing.py": "says what was drawn, to the terminal",
@@ -328,7 +330,7 @@ def test_training_reaches_all_of_its_room_but_what_keeps_rounds() -> None:
     room = {path for path in modules() if path.parent == PACKAGE / "distillation"}
     assert room - found == {PACKAGE / "distillation/kept_rounds.py"}
     names = {definition.name for definition in definitions(*TRAINING)}
-    assert {"distil", "losses", "drawn_distances", "save_pruned", "make_scheduler", "CheckpointStore"} <= names
+    assert {"distil", "comparison", "drawn_distance", "save_pruned", "make_scheduler", "CheckpointStore"} <= names
     assert not names & {"run_round", "KeptRounds", "Sampler"}, "storing and drawing retrain nothing"
 
 

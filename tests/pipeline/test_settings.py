@@ -115,7 +115,13 @@ def test_presets_are_valid(path: Path) -> None:
         ("selection.allowance", -0.25, "selection.allowance is -0.25"),
         ("selection.allowance", float("nan"), "selection.allowance is nan"),
         ("report.clips", 1000, "report.clips is 1000"),
+        ("distillation.last_steps", 0, "distillation.last_steps is 0"),
+        ("distillation.endpoint_clips", 0, "distillation.endpoint_clips is 0"),
+        ("distillation.budget.total", -1, "distillation.budget.total is -1"),
+        ("distillation.budget.unharmed", 1.5, "distillation.budget.broken is 1.0: it must exceed unharmed (1.5)"),
         # Words that are not among the known ones
+        ("distillation.objective", "ends", "distillation.objective is 'ends': input should be 'steps' or 'endpoint'"),
+        ("distillation.budget.totl", 5, "distillation.budget.totl: unknown setting (did you mean 'total'?)"),
         ("sampling.scheduler", "ddmi", "sampling.scheduler is 'ddmi': input should be 'base', 'ddim', 'euler'"),
         ("teacher.dtype", "float8", "teacher.dtype is 'float8': input should be 'float32', 'bfloat16' or 'float16'"),
         ("extractor.name", "resnet", "extractor.name is 'resnet': input should be 'sprites', 'i3d' or 'videomae'"),
@@ -217,4 +223,14 @@ def test_what_distillation_trains_on_and_trains(tmp_path) -> None:
     raw = changed("distillation.inputs", "student")
     raw["distillation"]["task_weight"] = 0.5
     assert "distillation.task_weight must be 0 where inputs is student" in problem(tmp_path, raw)
+    raw = changed("distillation.objective", "endpoint")
+    raw["distillation"]["task_weight"] = 0.5
+    assert "distillation.task_weight must be 0 where objective is endpoint" in problem(tmp_path, raw)
+    raw["distillation"] |= {"task_weight": 0.0, "last_steps": 11}
+    assert "distillation.last_steps is 11: it is at most sampling.steps (10)" in problem(tmp_path, raw)
+    raw = changed("distillation.budget.total", 100)
+    raw["distillation"]["validation"] = 0
+    assert "distillation.budget goes by distances before training: set distillation.validation" in problem(
+        tmp_path, raw
+    )
     assert "distillation.inputs is 'noise'" in problem(tmp_path, changed("distillation.inputs", "noise"))

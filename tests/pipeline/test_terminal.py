@@ -67,14 +67,17 @@ def test_latency_of_watched_calls_stands_above_the_blocks(capsys: pytest.Capture
 
 
 def test_losses_of_few_steps_and_of_none(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"total": 4.0 - i, "output": 1.0, "feature": None, "task": None} for i in range(3)]
+    rows = [{"total": 4.0 - i, "endpoint": None, "output": 1.0, "feature": None, "task": None} for i in range(3)]
     terminal.losses("r1", rows, "kept")
     said = capsys.readouterr().out
     assert (
         "r1: 3 steps" in said and "kept" in said and ["total", "4", "2"] in [line.split() for line in said.splitlines()]
     )
+    assert not {"feature", "endpoint"} & set(said.split())
     terminal.losses("r2", [])
     assert capsys.readouterr().out == "r2: nothing was trained\n"
+    terminal.losses("r2", [], "no harm")
+    assert capsys.readouterr().out == "r2: nothing was trained: no harm\n"
 
 
 def test_progress_is_sparse_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from tiny import CAPTIONS, NONE
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.settings import Clips, Prompts
+from leanmotion.pipeline.settings import Clips, Prompts, load_settings
 from leanmotion.prompts.splits import SPLITS, load_prompts, prompt_rows, training_rows
 from leanmotion.sprites.world import held_out_captions, training_captions
 
+ROOT = Path(__file__).parents[2]
+
 
 def prompts(count: int = 8, **changes) -> Prompts:
-    return Prompts.model_validate({"source": CAPTIONS, "rank": count, "select": count, "report": count} | changes)
+    counts = {"rank": count, "select": count, "report": count, "confirm": 4}
+    return Prompts.model_validate({"source": CAPTIONS, "confirm_source": CAPTIONS, **counts} | changes)
+
+
+EVERY = [*SPLITS, *prompts().confirm_splits]
 
 
 def clips(count: int, seed: int = 0) -> Clips:
@@ -23,7 +29,7 @@ def clips(count: int, seed: int = 0) -> Clips:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(4, 60), st.integers(0, 60), st.sampled_from(SPLITS), st.integers(0, 2**32 - 1))
+@given(st.integers(4, 60), st.integers(0, 60), st.sampled_from(EVERY), st.integers(0, 2**32 - 1))
 def test_a_larger_count_keeps_all_earlier_rows(count: int, more: int, split: str, seed: int) -> None:
     rows = prompt_rows(prompts(count, seed=seed), split)
     assert len(rows) == count and [row["index"] for row in rows] == list(range(count))
@@ -34,15 +40,15 @@ def test_a_larger_count_keeps_all_earlier_rows(count: int, more: int, split: str
 
 @pytest.mark.parametrize("count", [5, 24, 50, 72])
 def test_every_prompt_comes_equally_often_but_for_one(count: int) -> None:
-    for split in SPLITS:
+    for split in EVERY:
         times = Counter(row["prompt"] for row in prompt_rows(prompts(count), split))
         assert max(times.values()) - min(times.get(caption, 0) for caption in held_out_captions()) <= 1
 
 
 def test_seeds_are_all_different_and_32_bit() -> None:
-    rows = [row for split in SPLITS for row in prompt_rows(prompts(500), split)]
+    rows = [row for split in EVERY for row in prompt_rows(prompts(500), split)]
     seeds = [row[name] for row in rows for name in ("seed_a", "seed_b")]
-    # 3,000 draws from 2^32 collide with probability 0.1%; the numbers are fixed, so that this cannot flicker.
+    # 7,000 draws from 2^32 collide with probability 0.6%; the numbers are fixed, so that this cannot flicker.
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**32 for seed in seeds)
 
 
@@ -64,8 +70,49 @@ def test_training_prompts_are_never_evaluated() -> None:
     trained = training_rows(prompts(), clips(300))
     said = {row["prompt"] for row in trained}
     assert said == set(training_captions()) and not said & set(held_out_captions())
-    judged = {row[name] for split in SPLITS for row in prompt_rows(prompts(72), split) for name in ("seed_a", "seed_b")}
+    judged = {row[name] for split in EVERY for row in prompt_rows(prompts(72), split) for name in ("seed_a", "seed_b")}
     assert not judged & {row[name] for row in trained for name in ("seed_a", "seed_b")}
+
+
+def test_the_sets_that_confirm_change_no_other_table_and_each_its_own_alone() -> None:
+    """So that what is drawn of the splits keeps its address whatever confirms, and of a set whatever the others are."""
+    few, many = (prompts(8, confirm=confirm, confirm_source=source) for confirm, source in ((2, CAPTIONS), (4, "none")))
+    for split in SPLITS:
+        assert prompt_rows(few, split) == prompt_rows(many, split)
+    assert few.confirm_splits == many.confirm_splits[:2] == ["confirm/1", "confirm/2"]
+    one, two = (prompt_rows(few, split) for split in few.confirm_splits)
+    assert one == prompt_rows(prompts(8, rank=4, report=9), "confirm/1")
+    assert [row["prompt"] for row in one] != [row["prompt"] for row in two]
+
+
+# Seeds of the first clips, before there were sets that confirm.
+BEFORE = {
+    "rank": (2043371592, 1604203068), "select": (728999652, 690814472), "report": (188557773, 2232722784),
+}  # fmt: skip
+
+
+def test_the_splits_are_those_of_before() -> None:
+    found = {split: prompt_rows(prompts(48), split)[0] for split in SPLITS}
+    assert {split: (row["seed_a"], row["seed_b"]) for split, row in found.items()} == BEFORE
+
+
+PRESETS = sorted(f"presets/{path.name}" for path in (ROOT / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ["params.yaml", *PRESETS])
+def test_no_other_table_has_a_seed_or_a_prompt_that_confirms(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the embedded world the captions are all that there are, and the seeds new."""
+    monkeypatch.chdir(ROOT)
+    chosen = load_settings(name)
+    others = [row for split in SPLITS for row in prompt_rows(chosen.prompts, split)]
+    others += training_rows(chosen.prompts, chosen.clips)
+    ours = [row for split in chosen.prompts.confirm_splits for row in prompt_rows(chosen.prompts, split)]
+    assert len(ours) == chosen.prompts.confirm * chosen.prompts.select
+    seeds = [row[name] for row in ours for name in ("seed_a", "seed_b")]
+    assert len(set(seeds)) == len(seeds)
+    assert not set(seeds) & {row[name] for row in others for name in ("seed_a", "seed_b")}
+    if chosen.prompts.source != chosen.prompts.confirm_source:
+        assert not {row["prompt"] for row in ours} & {row["prompt"] for row in others}
 
 
 def test_a_text_file(tmp_path) -> None:
@@ -112,3 +159,5 @@ def test_files_that_are_no_text(tmp_path) -> None:
     ):  # fmt: skip
         with pytest.raises(LeanmotionError, match=rf"prompts\.source: .*{match}"):
             load_prompts(str(tmp_path / source))
+    with pytest.raises(LeanmotionError, match=r"^prompts\.confirm_source: q\.txt is missing"):
+        prompt_rows(prompts(confirm_source="q.txt"), "confirm/1")

@@ -6,8 +6,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.errors import LeanmotionError
@@ -15,7 +13,7 @@ from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.probing.probe_sets import probes_of
 from leanmotion.ranking.fvd import frechet_distance
-from leanmotion.ranking.importance import metrics_of, orders_of, rank_importance
+from leanmotion.ranking.importance import metrics_of, rank_importance
 from leanmotion.ranking.rounding import rounded
 
 SETTINGS = tiny_settings(prompts={"rank": 24})
@@ -68,10 +66,36 @@ def feature_set(tmp_path, **replaced: pd.DataFrame) -> FeatureSet:
     takes |= {block: rows(block, original + SHIFT[block]) for block in BLOCKS}
     for name, chosen in SETTINGS.probe.sets.items():
         for probe in probes_of(name, chosen, similarity(), seed=SETTINGS.probe.seed):
-            takes[probe.name] = rows(probe.name, original + sum(SHIFT[unit] for unit in probe.units))
+            moved = original + sum(SHIFT[unit.split("-")[0]] for unit in probe.units)
+            takes[probe.name] = rows(probe.name, moved).head(SETTINGS.probe.prompts or VIDEOS)
     for name, frame in (takes | replaced).items():
         write_table(tmp_path / name, "features", frame, meta={"extractor": "sprites", "extractor_sha256": "0" * 64})
     return FeatureSet([tmp_path / name for name in takes])
+
+
+def influence() -> pd.DataFrame:
+    """Of two steps and four prompts; of each unit as large as its block's shift."""
+    rows = []
+    for unit in units().to_dict("records"):
+        for step, weight in ((0, 1.0), (1, 3.0)):
+            values = [SHIFT[unit["block"]] * size for size in (0.5, 1.0, 1.5, 2.0)]
+            rows.append(
+                {**{k: unit[k] for k in ("unit", "block", "granularity")}, "step": step, "timestep": 9.0 - step,
+                 "weight": weight, "change": float(np.mean(values)), "change_low": 0.0, "change_high": 9.0,
+                 "by_prompt": values}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+SPENT = {
+    "steps": 10, "macs_step": 100, "macs_walk": 1000, "macs_temporal_transformer": 9000, "macs_transformer_block": 5000,
+    "macs_attention": 7000, "drawn_temporal_transformer": 100_000, "drawn_transformer_block": 120_000,
+    "drawn_attention": 200_000,
+}  # fmt: skip
+
+
+def rank(settings, features, similarity, units, latency):
+    return rank_importance(settings, features, similarity, units, latency, influence(), SPENT)
 
 
 def latency() -> dict[str, float]:
@@ -84,7 +108,7 @@ def features(tmp_path) -> FeatureSet:
 
 
 def test_blocks_that_matter_less_come_first(features) -> None:
-    found = rank_importance(SETTINGS, features, similarity(), units(), latency())
+    found = rank(SETTINGS, features, similarity(), units(), latency())
     assert found.ranking.order == [row["block"] for row in found.blocks] == ORDER
     for row in found.blocks:
         # A shift of every feature and nothing else: the distance is the shift's square in each dimension.
@@ -98,29 +122,29 @@ def test_blocks_that_matter_less_come_first(features) -> None:
 
 @pytest.mark.parametrize(
     ("criterion", "order"),
-    [("similarity", ORDER), ("paired", ORDER), ("fvd_per_latency", ORDER), ("kvd", ORDER)],
+    [(name, ORDER) for name in ("similarity", "influence", "paired", "fvd_per_latency", "kvd")],
 )
 def test_other_criteria(features, criterion: str, order: list[str]) -> None:
     settings = tiny_settings(prompts={"rank": 24}, ranking={"criterion": criterion})
-    assert rank_importance(settings, features, similarity(), units(), latency()).ranking.order == order
+    assert rank(settings, features, similarity(), units(), latency()).ranking.order == order
 
 
 def test_measured_time_is_only_where_it_was_asked_for(features) -> None:
     """Else the same videos would give another table on another day."""
-    plain = rank_importance(SETTINGS, features, similarity(), units(), {})
+    plain = rank(SETTINGS, features, similarity(), units(), {})
     assert all("latency" not in row for row in plain.blocks)
     settings = tiny_settings(prompts={"rank": 24}, ranking={"criterion": "fvd_per_latency"})
     # A block that measures as a loss of time is taken as one that saves nearly nothing, never as a negative.
     slow = {**latency(), ORDER[0]: -0.001}
-    rows = {row["block"]: row for row in rank_importance(settings, features, similarity(), units(), slow).blocks}
+    rows = {row["block"]: row for row in rank(settings, features, similarity(), units(), slow).blocks}
     assert rows[ORDER[0]]["latency"] == pytest.approx(0.0001) and rows[ORDER[1]]["latency"] == 0.01
 
 
 def test_tables_fit_their_schemas(features, tmp_path) -> None:
-    found = rank_importance(SETTINGS, features, similarity(), units(), latency())
+    found = rank(SETTINGS, features, similarity(), units(), latency())
     for artefact, table in (
         ("ranking", found.blocks), ("pairs", found.pairs), ("correlations", found.ranking.correlations),
-        ("probes", found.probes),
+        ("probes", found.probes), ("criteria", found.criteria),
     ):  # fmt: skip
         write_table(tmp_path / artefact, artefact, table, meta=found.meta)
         assert len(read_frame(tmp_path / artefact, artefact)) == len(table) > 0
@@ -130,7 +154,7 @@ def test_tables_fit_their_schemas(features, tmp_path) -> None:
 
 
 def test_probes_stand_beside_what_they_remove(features) -> None:
-    found = rank_importance(SETTINGS, features, similarity(), units(), latency())
+    found = rank(SETTINGS, features, similarity(), units(), latency())
     facts = units().set_index("unit")
     assert [row["pick"] for row in found.probes] == ["similar", "similar", "random", "random"]
     for row in found.probes:
@@ -139,20 +163,64 @@ def test_probes_stand_beside_what_they_remove(features) -> None:
         assert row["parameters"] == facts.loc[row["units"], "parameters"].sum() and row["count"] == len(row["units"])
 
 
+def test_criteria_tell_how_far_they_agree_and_what_they_cost(features) -> None:
+    found = rank(SETTINGS, features, similarity(), units(), latency())
+    rows = {row["criterion"]: row for row in found.criteria}
+    assert {row["granularity"] for row in found.criteria} == {"temporal_transformer"}
+    assert rows["influence"]["kendall"] == rows["similarity"]["kendall"] == 1.0, "both fall with the shift"
+    assert rows["influence"]["share"] == (1000 + 9000) / 100_000
+    assert rows["similarity"]["share"] == SETTINGS.similarity.prompts * 10 * 100 / 100_000
+    assert (rows["macs"]["share"], rows["paired"]["share"], rows["fvd_half"]["share"]) == (0, 1, 0.5)
+    for row in found.criteria:
+        assert row["kendall_low"] <= row["kendall"] <= row["kendall_high"], row
+    metrics = metrics_of(found, similarity())
+    assert metrics["tau_influence"] == 1.0 and metrics["cost_influence"] == 0.1
+    assert metrics["influence_mid_0"] == pytest.approx(4 * 1.25 * SHIFT["mid_0"])
+
+
+def test_single_units_that_were_drawn_are_compared_at_their_granularity(tmp_path) -> None:
+    """Clips of the first prompts alone, as the setting says."""
+    global SETTINGS
+    sets = {
+        "blocks": {"granularity": "transformer_block", "counts": [], "random": 0, "single": 5},
+        "attentions": {"granularity": "attention", "counts": [2], "random": 0, "single": 6},
+        "few": {"granularity": "temporal_transformer", "counts": [1], "random": 0},
+    }
+    settings = tiny_settings(prompts={"rank": 24}, probe={"sets": sets, "prompts": 8})
+    before, SETTINGS = SETTINGS, settings
+    try:
+        found = rank(settings, feature_set(tmp_path), similarity(), units(), latency())
+    finally:
+        SETTINGS = before
+    fine = {(row["criterion"], row["granularity"]): row for row in found.criteria if "block" in row["granularity"]
+            or row["granularity"] == "attention"}  # fmt: skip
+    assert set(fine) == {(c, g) for c in ("similarity", "influence") for g in ("transformer_block", "attention")}
+    assert fine["influence", "transformer_block"]["units"] == 5 and fine["influence", "attention"]["units"] == 6
+    assert fine["influence", "transformer_block"]["kendall"] == 1.0
+    assert fine["influence", "attention"]["share"] == (1000 + 7000) / 200_000
+    assert all(row["videos"] == 8 for row in found.probes)
+    for row in found.probes:
+        alone = len(row["units"]) == 1
+        assert (row["influence"] is not None) == alone == (row["similarity"] is not None)
+    assert metrics_of(found, similarity())["tau_influence_attention"] == round(
+        fine["influence", "attention"]["kendall"], 2
+    )
+
+
 def test_videos_of_other_seeds_are_refused(tmp_path) -> None:
     spoiled = rows("mid_0", noise(3)).assign(seed=range(5, 5 + VIDEOS))
     with pytest.raises(LeanmotionError, match="videos differ in seed"):
-        rank_importance(SETTINGS, feature_set(tmp_path, mid_0=spoiled), similarity(), units(), latency())
+        rank(SETTINGS, feature_set(tmp_path, mid_0=spoiled), similarity(), units(), latency())
 
 
 def test_a_block_without_videos_is_named(tmp_path) -> None:
     gone = rows("another", noise(3))
     with pytest.raises(LeanmotionError, match="no features of 'mid_0'"):
-        rank_importance(SETTINGS, feature_set(tmp_path, mid_0=gone), similarity(), units(), latency())
+        rank(SETTINGS, feature_set(tmp_path, mid_0=gone), similarity(), units(), latency())
 
 
 def test_metrics_are_flat_stable_and_plain_json(features) -> None:
-    found = rank_importance(SETTINGS, features, similarity(), units(), latency())
+    found = rank(SETTINGS, features, similarity(), units(), latency())
     metrics = metrics_of(found, similarity())
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
     assert not any("." in key or isinstance(value, dict | list) for key, value in metrics.items())
@@ -168,21 +236,10 @@ def test_metrics_are_flat_stable_and_plain_json(features) -> None:
 
 def test_a_single_units_key_is_the_units(features) -> None:
     """The probe's own name begins with the set's: `attentions_single_down_2_1_block0_attn2` makes a table wide."""
-    found = rank_importance(SETTINGS, features, similarity(), units(), latency())
+    found = rank(SETTINGS, features, similarity(), units(), latency())
     single = {
         "probe": "attentions_single_mid_0_block0_attn1", "pick": "single", "units": ["mid_0-block0-attn1"], "fvd": 1.0
     }  # fmt: skip
     metrics = metrics_of(dataclasses.replace(found, probes=[*found.probes, single]), similarity())
     assert metrics["probe_fvd_mid_0_block0_attn1"] == 1.0
     assert {f"probe_fvd_{row['probe']}" for row in found.probes} <= set(metrics)
-
-
-@given(st.permutations(BLOCKS), st.permutations(BLOCKS))
-def test_a_change_down_the_order_changes_no_early_rounds_list(order: list[str], other: list[str]) -> None:
-    lists = orders_of(SETTINGS, order)
-    for name, count in (("r1", 1), ("r3", 3)):
-        removed = lists[name]["removed"]
-        assert removed == [block for block in BLOCKS if block in order[:count]]
-        tail_changed = order[:count] + [block for block in other if block not in order[:count]]
-        assert orders_of(SETTINGS, tail_changed)[name] == lists[name]
-        assert orders_of(SETTINGS, order[:count][::-1] + order[count:])[name] == lists[name]

@@ -152,16 +152,19 @@ def test_rank_blocks():
         "latency": {name: float(i + 1) for i, name in enumerate(names)},
     }
     motion = (np.abs(reference), {name: np.abs(y) for name, y in variants.items()})
+    on_prompts = np.arange(21.0)[::-1, None] * np.linspace(0.5, 1.5, 8)
     kept = {}
     for criterion in CRITERIA:
         kept[criterion] = rank_blocks(
-            reference, variants, criterion=criterion, columns=columns, motion=motion, null=sample(20, 9)[0],
-            resamples=20, seed=3,
+            reference, variants, criterion=criterion, columns=columns, sampled={"influence": on_prompts}, motion=motion,
+            null=sample(20, 9)[0], resamples=20, seed=3,
         )  # fmt: skip
         assert sorted(kept[criterion].order) == sorted(names)
         scores = [row["score"] for row in kept[criterion].rows]
         assert scores == sorted(scores)
     assert kept["similarity"].order == names
+    assert kept["influence"].order == names[::-1] and kept["influence"].settling["split_half_tau"] == 1.0
+    assert kept["fvd"].halves[0] == pytest.approx(kept["fvd"].settling["split_half_tau"])
     assert kept["fvd_per_mac"].order == kept["fvd"].order
     found = kept["fvd"]
     full = frechet_distances(reference, variants)

@@ -17,7 +17,7 @@ from committed import ROOT, committed
 from finished_run import Run
 from hypothesis import given
 from hypothesis import strategies as st
-from test_importance import similarity, units
+from test_importance import rank, similarity, units
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.evaluation import evaluation
@@ -28,7 +28,6 @@ from leanmotion.pipeline.tables import write_table
 from leanmotion.probing.probe_sets import probes_of
 from leanmotion.probing.similarity import measure_similarity
 from leanmotion.ranking import importance
-from leanmotion.ranking.importance import rank_importance
 from leanmotion.ranking.rounding import UNIT, evaluation_nulls, rounded, rounded_table
 
 NOISE = 1e-6
@@ -133,7 +132,7 @@ def features_of(takes: Takes, split: str, folder: Path, processor: int) -> Featu
 
 def figures(takes: Takes, folder: Path, processor: int = 0) -> dict[str, Any]:
     """All that `rank` and `evaluate` have git keep: two JSON files, and the intervals of two CSV files."""
-    found = rank_importance(SETTINGS, features_of(takes, "rank", folder, processor), similarity(), units(), {})
+    found = rank(SETTINGS, features_of(takes, "rank", folder, processor), similarity(), units(), {})
     arms = [Arm(name[:2], name[3:], name, int(name[1]), 900, 4000) for name in STUDENTS]
     selected = features_of(takes, "select", folder, processor)
     rows = evaluate_split(selected, BASE, arms, "select", Evaluation(resamples=60))

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from committed import weights
@@ -13,11 +14,14 @@ from leanmotion.clips.sources import write_clips_of
 from leanmotion.cost.inspection import inspect_teacher
 from leanmotion.errors import LeanmotionError
 from leanmotion.features.extractors import load_extractor
+from leanmotion.influence.tables import Interaction
 from leanmotion.model.samplers import Samplers
 from leanmotion.pipeline.tables import read_table, write_table
 from leanmotion.prompts.splits import prompt_rows
+from leanmotion.study.motion_sense import without_motion
+from leanmotion.study.plan import Budget, equal_macs, granularity_sets, orders, trials
 from leanmotion.study.results_page import figure, page
-from leanmotion.study.study import Budget, granularity_sets, orders, run_study, trials
+from leanmotion.study.study import Findings, key_of, run_study
 from leanmotion.study.trial import Bench, Trial
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +37,9 @@ def scratch(tmp_path, monkeypatch):
 def ranking() -> pd.DataFrame:
     n = len(BLOCKS)
     return pd.DataFrame(
-        {"block": BLOCKS, "fvd": [5.0, 1, 2, 0, 4, 3, 6][:n], "similarity": [0.9, 0.1] * 3 + [0.5], "macs": [10.0] * n}
-    )
+        {"block": BLOCKS, "fvd": [5.0, 1, 2, 0, 4, 3, 6][:n], "influence": [5.0, 0, 1, 2, 4, 3, 6],
+         "similarity": [0.9, 0.1] * 3 + [0.5], "macs": [10.0] * n}
+    )  # fmt: skip
 
 
 def units() -> pd.DataFrame:
@@ -55,14 +60,37 @@ def similarity() -> pd.DataFrame:
     return table.assign(cosine=[1 - i / len(table) for i in range(len(table))])
 
 
+def interaction() -> Interaction:
+    """Independent changes as large as the influences, but for two blocks that undo each other."""
+    matrix = np.diag([5.0, 0, 1, 2, 4, 3, 6])
+    matrix[4, 5] = matrix[5, 4] = -3.0
+    return Interaction(list(BLOCKS), np.stack([matrix, matrix]))
+
+
+def planned_trials(count: int = 3) -> dict[Budget, list[Trial]]:
+    return trials(tiny_settings(), ranking(), similarity(), units(), interaction(), count)
+
+
 def test_orders() -> None:
     found = orders(ranking(), BLOCKS, seed=0)
     assert [BLOCKS.index(b) for b in found["fvd"]] == [3, 1, 2, 5, 4, 0, 6]
+    assert [BLOCKS.index(b) for b in found["influence"]] == [1, 2, 3, 5, 4, 0, 6]
     assert found["reverse"] == found["fvd"][::-1] and found["fvd_per_mac"] == found["fvd"]
     assert found["similarity"][:3] == [BLOCKS[0], BLOCKS[2], BLOCKS[4]], "most similar first"
-    randoms = [found[f"random_{n}"] for n in (1, 2, 3)]
-    assert len({tuple(r) for r in randoms}) == 3 and all(sorted(r) == sorted(BLOCKS) for r in randoms)
+    randoms = [found[name] for name in ("random_1", "keeping_1", "keeping_2", "keeping_3")]
+    assert len({tuple(r) for r in randoms}) == 4 and all(sorted(r) == sorted(BLOCKS) for r in randoms)
+    assert all(found[f"keeping_{n}"][-2:] == [BLOCKS[0], BLOCKS[6]] for n in (1, 2, 3)), "the two most important last"
     assert orders(ranking(), BLOCKS, seed=1)["random_1"] != randoms[0]
+
+
+def test_sets_of_equal_macs_keep_the_two_and_are_no_other_set() -> None:
+    macs = {block: 10.0 + i for i, block in enumerate(BLOCKS)}
+    target, hubs = [BLOCKS[1], BLOCKS[2]], [BLOCKS[0], BLOCKS[6]]
+    found = equal_macs(macs, target, hubs, seed=0)
+    assert found and len({tuple(f) for f in found}) == len(found) <= 5
+    for gone in found:
+        assert not {*gone} & {*hubs} and sorted(gone) != sorted(target)
+        assert sum(macs[b] for b in gone) == pytest.approx(sum(macs[b] for b in target), rel=0.05)
 
 
 def test_granularities_hold_about_equally_many_parameters() -> None:
@@ -75,18 +103,28 @@ def test_granularities_hold_about_equally_many_parameters() -> None:
 
 
 def test_what_says_most_comes_first() -> None:
-    settings = tiny_settings()
-    planned = trials(settings, ranking(), similarity(), units(), 3)
+    steps = tiny_settings().distillation.steps
+    planned = planned_trials()
     small, full = planned[Budget.small], planned[Budget.full]
-    first = [(t.order, t.seed) for t in small[:7]]
-    assert first == [("fvd", 0), ("reverse", 0), *((f"random_{n}", 0) for n in (1, 2, 3)), ("fvd", 1), ("fvd", 2)]
-    assert full[: len(small)] == small and len(set(full)) == len(full)
-    assert {t.steps for t in full} == {settings.distillation.steps}
+    first = [(t.order, t.seed) for t in small[:6]]
+    assert first == [("fvd", 0), ("influence", 0), ("sets", 0), *((f"keeping_{n}", 0) for n in (1, 2, 3))]
+    assert full[: len(small)] == small and len({key_of(t) for t in full}) == len(full)
+    assert {(t.question == "prediction", t.steps) for t in full} == {(False, steps), (True, 0)}
+    assert {t.seed for t in small if t.order in ("fvd", "influence", "sets") and t.question == "orders"} == {0, 1, 2}
+    assert [(t.question, len(t.removed)) for t in small if t.question == "depth"] == [("depth", len(BLOCKS) - 1)]
+    deep = planned_trials(len(BLOCKS) - 1)[Budget.full]
+    assert not [t for t in deep if t.question == "depth"], "asked already"
     path = next(t for t in full if t.question == "path")
     assert [len(d) for d in path.deletions] == [1, 3] and path.removed == small[0].removed
+    drawn = {t.order: set(t.removed) for t in full if t.question == "prediction"}
+    assert {len(gone) for gone in drawn.values()} == {2, 3, 4, 5}
+    assert drawn["sets_2"] == {BLOCKS[1], BLOCKS[2]} and drawn["sets_second_2"] in (
+        {BLOCKS[1], BLOCKS[4 - 1]}, {BLOCKS[4], BLOCKS[5]}
+    )  # fmt: skip
+    assert drawn["fvd_3"] == {BLOCKS[i] for i in (3, 1, 2)} and len(drawn["keeping_1_5"] & {BLOCKS[0], BLOCKS[6]}) == 0
     for count in (0, len(BLOCKS)):
         with pytest.raises(LeanmotionError, match="give --count"):
-            trials(settings, ranking(), similarity(), units(), count)
+            planned_trials(count)
 
 
 def row(order: str, seed: int, arm: str, fvd: float, question: str = "orders", **more: Any) -> dict[str, Any]:
@@ -94,7 +132,7 @@ def row(order: str, seed: int, arm: str, fvd: float, question: str = "orders", *
     return {
         "question": question, "order": order, "granularity": "temporal_transformer", "path": "one_shot", "seed": seed,
         "arm": arm, "steps": 100, "videos": 48, "null": 27.0, "removed": 3, "parameters_removed": 10**6,
-        "macs_removed": 10**6, "motion_accuracy": None, **three, **more,
+        "macs_removed": 10**6, "motion_accuracy": None, "units": [order], "predicted": None, **three, **more,
     }  # fmt: skip
 
 
@@ -103,8 +141,8 @@ def both(order: str, seed: int, pruned: float, distilled: float, **more: Any) ->
 
 
 def test_the_page_says_what_the_numbers_say() -> None:
-    planned = trials(tiny_settings(), ranking(), similarity(), units(), 3)[Budget.full]
-    rows = [*both("fvd", 0, 4.0, 2.0), *both("reverse", 0, 90.0, 50.0), *both("random_1", 0, 9.0, 3.0)]
+    planned = planned_trials()[Budget.full]
+    rows = [*both("fvd", 0, 4.0, 2.0), *both("reverse", 0, 90.0, 50.0), *both("keeping_1", 0, 9.0, 3.0)]
     text = page(rows, planned, META)
     assert f"3 of {len(planned)} trials ran" in text
     assert "one training seed ran" in text and "not run yet" in text
@@ -113,10 +151,57 @@ def test_the_page_says_what_the_numbers_say() -> None:
     rows += both("fvd", 1, 4.0, 4.0)
     text = page(rows, planned, META)
     assert "3 against 50. It is better by more than training seeds differ: the gap is 47" in text
-    assert "3 against 3. It is **not** better" in text
-    rows += both("random_2", 0, 9.0, 6.0)
+    assert "random orders that keep the two, after distillation: 3 against 3. It is **not** better" in text
+    rows += both("keeping_2", 0, 9.0, 6.0)
     assert "4.5. It is better, but not by more than training seeds differ" in page(rows, planned, META)
-    assert "lowered the FVD in 4 of 5 trials and raised it in 0" in page(rows, planned, META)
+    assert "lowered the FVD in 5 of 5 trials" in page(rows, planned, META) or "4 of 5" in page(rows, planned, META)
+    rows += both("equal_macs_1", 0, 9.0, 8.0) + both("equal_macs_2", 0, 9.0, 3.5)
+    assert "against the best of 2 random sets of equal MACs, after distillation: 3 against 3.5" in page(
+        rows, planned, META
+    )
+    rows += both("fvd", 2, 4.0, 3.5) + both("fvd", 0, 80.0, 20.0, question="depth", removed=6, motion_accuracy=0.5)
+    text = page(rows, planned, META)
+    assert "3 blocks deleted in the FVD order: FVD 4 pruned only, 3.5 distilled (median of 3 training seeds" in text
+    assert "6 blocks deleted in the FVD order: FVD 80 pruned only, 20 distilled (median of 1 training seeds" in text
+    assert "motion read 50.0% and 50.0%" in text and "seed 0 (one block left) |" in text
+
+
+def drawn(order: str, units: list[str], fvd: float, predicted: float) -> dict[str, Any]:
+    more = {"question": "prediction", "units": units, "predicted": predicted, "removed": len(units)}
+    return row(order, 0, "pruned", fvd, **more)
+
+
+def test_the_page_says_how_far_the_prediction_holds() -> None:
+    rows = [
+        *both("fvd", 0, 4.0, 2.0, units=["a", "b"]), *both("sets", 0, 4.0, 2.0, units=["b", "a"]),
+        *both("influence", 0, 3.0, 1.0, units=["a", "c"]),
+        drawn("fvd_2", ["a", "b"], 2.0, 1.0), drawn("sets_2", ["b", "c"], 1.0, 0.5),
+        drawn("keeping_1_2", ["c"], 3.0, 2.0), drawn("fvd_4", [*"abcd"], 8.0, 4.0),
+        drawn("sets_4", [*"dcba"], 8.0, 4.0), drawn("fvd_5", [*"abcde"], 90.0, 6.0),
+    ]  # fmt: skip
+    text = page(rows, planned_trials()[Budget.full], META)
+    # Six sets but one twice: their orders agree throughout.
+    assert "Over 5 sets of 1 to 5 blocks, chosen before any was drawn" in text
+    assert "Kendall tau of 1.00" in text
+    assert "**The first order fails** at 5 blocks" in text and "off by more than a factor of 3" in text
+    assert "it is milder in 1 of them" in text, "at four blocks the two are one set"
+    assert "set of least predicted damage against the FVD order: pruned only 4 against 4: it deletes the same" in text
+    assert "The influence order against the FVD order: pruned only 3 against 4, distilled 1 against 2" in text
+    assert "| set of least predicted damage | 2 |" in text
+
+
+def test_the_page_says_whether_the_extractor_feels_motion() -> None:
+    still = [row(name, 0, "original", fvd, question="motion", motion=1.0, motion_low=0.9, motion_high=1.1)
+             for name, fvd in (("frames_shuffled", 20.0), ("first_frame_repeated", 40.0))]  # fmt: skip
+    rows = [*still, *both("fvd", 0, 4.0, 2.0)]
+    text = page(rows, planned_trials()[Budget.full], META)
+    assert "first frame repeated 40, where other seeds give 27: **it hardly feels motion**" in text
+    assert "| frames shuffled | 20 (20 to 20) |" in text
+    clips = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 4, 3), np.uint8)
+    changed = without_motion(clips)
+    assert (changed["first_frame_repeated"] == clips[:, :1]).all()
+    for one, other in zip(clips, changed["frames_shuffled"], strict=True):
+        assert sorted(f.tobytes() for f in one) == sorted(f.tobytes() for f in other)
 
 
 def test_the_figure_is_the_same_bytes_again() -> None:
@@ -141,16 +226,44 @@ def bench(teacher_folder, tmp_path) -> Bench:
     )  # fmt: skip
 
 
+def kept(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows about the extractor, and those of trials."""
+    rows = read_table(out, "study").to_pylist()
+    return [r for r in rows if r["question"] == "motion"], [r for r in rows if r["question"] != "motion"]
+
+
+def test_what_is_deleted_and_trained_alike_runs_once(bench: Bench, tmp_path: Path, monkeypatch: Any) -> None:
+    """And what is drawn only has no distilled arm."""
+    one = Trial("prediction", "fvd_1", "temporal_transformer", (("mid_0",),), 0, 0)
+    twin = Trial("prediction", "sets_1", "temporal_transformer", (("mid_0",),), 0, 0)
+    planned = {Budget.small: [one, twin], Budget.full: [one, twin]}
+    runs, real = [], bench.run
+    monkeypatch.setattr(bench, "run", lambda trial: runs.append(trial) or real(trial))
+    out = tmp_path / "study.parquet"
+    last = list(run_study(bench, planned, Budget.small, out, interaction()))[-1]
+    assert runs == [one] and isinstance(last, Findings)
+    rows = kept(out)[1]
+    assert [(r["order"], r["arm"]) for r in rows] == [("fvd_1", "pruned"), ("sets_1", "pruned")]
+    assert rows[0]["fvd"] == rows[1]["fvd"] and rows[0]["units"] == ["mid_0"]
+
+
 def test_finished_trials_are_kept(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Trial("orders", "fvd", "temporal_transformer", (("mid_0",),), 0, 2)
     fine = Trial("granularity", "similarity", "attention", (("mid_0-block0-attn1", "up_0_0-block0-attn2"),), 0, 2)
     way = Trial("path", "fvd", "temporal_transformer", (("mid_0",), ("mid_0", "up_0_0")), 0, 3)
     planned = {Budget.small: [one], Budget.full: [one, fine, way]}
     out = tmp_path / "study.parquet"
-    found = [len(findings.done) for findings in run_study(bench, planned, Budget.small, out)]
+    found = [len(findings.done) for findings in run_study(bench, planned, Budget.small, out, interaction())]
     assert found == [0, 1] and not list(bench.folder.glob("*/*/adapter"))
-    first = read_table(out, "study").to_pylist()
-    assert [r["arm"] for r in first] == ["pruned", "distilled"] and first[0]["units"] == ["mid_0"]
+    still, first = kept(out)
+    assert [(r["order"], r["arm"]) for r in still] == [
+        ("frames_shuffled", "original"), ("first_frame_repeated", "original")
+    ] and all(r["fvd"] > 0 for r in still)  # fmt: skip
+    assert (
+        first[0]["predicted"] == 1.0
+        and [r["arm"] for r in first] == ["pruned", "distilled"]
+        and first[0]["units"] == ["mid_0"]
+    )
     assert first[1]["distance_before"] > 0 and first[0]["fvd"] > 0
 
     real, asked = bench.run, []
@@ -163,10 +276,10 @@ def test_finished_trials_are_kept(bench: Bench, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(bench, "run", run)
     with pytest.raises(KeyboardInterrupt):
-        list(run_study(bench, planned, Budget.full, out))
-    done = [len(findings.done) for findings in run_study(bench, planned, Budget.full, out)]
+        list(run_study(bench, planned, Budget.full, out, interaction()))
+    done = [len(findings.done) for findings in run_study(bench, planned, Budget.full, out, interaction())]
     assert asked == [fine, way, way] and done == [2, 3]
-    rows = read_table(out, "study").to_pylist()
+    rows = kept(out)[1]
     assert rows[:2] == first and [r["path"] for r in rows[::2]] == ["one_shot", "one_shot", "iterative"]
     assert page(rows, planned[Budget.full], {**META, "split": bench.split}).count("Nothing is missing") == 1
     # Other settings, other trials: nothing of these may stay in the table.

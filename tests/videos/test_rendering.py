@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from tiny import CAPTIONS, tiny_settings
+from tiny import tiny_settings
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.features.video_tables import find_clips, read_clips, require_pairs
 from leanmotion.model.requests import Variant, requests_of
-from leanmotion.pipeline.settings import Prompts
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.prompts.splits import SPLITS, prompt_rows
 from leanmotion.videos import rendering
@@ -51,7 +50,7 @@ def prompts(tmp_path):
 
 def table(folder, count: int):
     for split in SPLITS:
-        rows = prompt_rows(Prompts(source=CAPTIONS, rank=count, select=count, report=count), split)
+        rows = prompt_rows(tiny_settings(prompts=dict.fromkeys(SPLITS, count)).prompts, split)
         write_table(folder / f"{split}.parquet", "prompts", rows)
     return folder
 
@@ -63,7 +62,7 @@ def draw(takes, out, prompts) -> Samplers:
 
 
 def test_requests_are_the_prompt_tables(prompts) -> None:
-    rows = prompt_rows(Prompts(source=CAPTIONS, rank=COUNT, select=COUNT, report=COUNT), "select")
+    rows = prompt_rows(tiny_settings(prompts=dict.fromkeys(SPLITS, COUNT)).prompts, "select")
     for seeds in "ab":
         found = requests_of(prompts, "select", seeds)
         assert [(r.prompt, r.negative, r.seed) for r in found] == [

@@ -20,18 +20,44 @@ def motion_speed(found: Artefacts, name: str) -> float | None:
 
 
 def sentence(found: Artefacts) -> Markup:
-    """The answer: how many blocks go, what is gained, what it costs."""
+    """The answer: how many blocks go, what is gained, what it costs by clips that nothing else has used."""
     total = len(found.blocks)
-    figures = found.selection
     if found.chosen == BASE:
-        return Markup("No block of {} is deleted: {}").format(total, figures["reason"])
-    return Markup("{} of {} blocks deleted: {}, FVD {} where another seed of the original is at {}.").format(
+        return Markup("No block of {} is deleted: {}").format(total, found.selection["reason"])
+    together, *sets = found.confirmed.to_dict("records")
+    return Markup(
+        "{} of {} blocks deleted: {}. The excess of FVD over another seed of the original is {}: {} where that is at "
+        "{}, in {} sets of {} clips under seeds that nothing else used."
+    ).format(
         data(len(found.removed[found.chosen])),
         total,
         _speed(found),
-        within(figures["distilled_fvd_cross"], figures["distilled_fvd_cross_low"], figures["distilled_fvd_cross_high"]),
-        data(figures["distilled_null"]),
+        within(together["excess"], together["excess_low"], together["excess_high"], percent),
+        data(together["fvd_cross"]),
+        data(together["null"]),
+        len(sets),
+        data(sets[0]["videos"]),
     )
+
+
+def confirmed(found: Artefacts) -> Table | None:
+    """The chosen round in all sets that confirm it together, and in each; None where none was chosen."""
+    if found.chosen == BASE:
+        return None
+    rows: list[list[Cell]] = []
+    for row in found.confirmed.to_dict("records"):
+        cells: list[Cell] = [row["set"], data(row["videos"]), data(row["captions"]), data(row["null"])]
+        cells += [
+            within(row[name], row[f"{name}_low"], row[f"{name}_high"], write)
+            for name, write in (
+                ("fvd_cross", short), ("excess", percent), ("fvd", short), ("motion_accuracy", percent),
+                ("original_motion_accuracy", percent),
+            )
+        ]  # fmt: skip
+        rows.append(cells if found.confirmed["motion_accuracy"].notna().any() else cells[:-2])
+    head = ["Set", "Clips", "Captions", "Null", "FVD, other seeds", "Excess", "FVD, same seeds"]
+    head += ["Motion read", "Of the original"]
+    return Table(f"{found.chosen} under seeds that nothing else used", head[: len(rows[0])], rows)
 
 
 def _speed(found: Artefacts) -> Markup:
@@ -51,11 +77,12 @@ def labels(found: Artefacts) -> str:
     """Extractor, number of videos and frames: what a distance is of."""
     clock = "processor time of one core, " if found.latency.loc["full", "clock"] == "processor" else ""
     meta, videos = found.meta, found.selection.get("original_videos", "?")
+    frames, interval = meta.get("frames", found.settings.sampling.frames), found.settings.evaluation.interval
     official = "the official I3D" if found.official else "not the FVD of papers, which takes the official I3D"
     return (
         f"FVD by {meta.get('extractor', found.settings.extractor.name)} features ({official}); "
-        f"N = {videos} videos of {meta.get('frames', found.settings.sampling.frames)} frames, report split, which "
-        f"nothing chose anything by; [low, high] is the {found.settings.evaluation.interval:.0%} interval. Time is "
+        f"in the table N = {videos} videos of {frames} frames, report split, which nothing chose anything by; "
+        f"[low, high] is the {interval:.0%} interval, above the table for fresh seeds of the same captions. Time is "
         f"measured ({clock}on the machine that ran this), and holds there."
     )
 

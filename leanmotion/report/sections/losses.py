@@ -8,7 +8,13 @@ from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend
 
-_TERMS = {"total": "total, weighted", "output": "output term", "feature": "feature term", "task": "task term"}
+_TERMS = {
+    "total": "total, weighted",
+    "endpoint": "end points",
+    "output": "output term",
+    "feature": "feature term",
+    "task": "task term",
+}
 _POINTS = 160
 
 

@@ -67,8 +67,10 @@ def read_media(found: Artefacts) -> Media:
     """Encode the clips, prompt by prompt, until the budget is reached; halve their size where one prompt exceeds it."""
     takes, groups = _takes(found)
     rows = {take.key: _rows(found.folder / "videos" / take.file, take) for take in takes}
-    order = {split: _varied([row["prompt"] for row in rows[f"{split}/full"]], found.settings.report.clips)
-             for split in ("rank", "report")}  # fmt: skip
+    # Probes may be of the first prompts alone.
+    fewest = {split: min(len(rows[take.key]) for take in takes if take.split == split) for split in ("rank", "report")}
+    order = {split: _varied([row["prompt"] for row in rows[f"{split}/full"][:most]], found.settings.report.clips)
+             for split, most in fewest.items()}  # fmt: skip
     edge = _SMALL
     while True:
         clips, count = _encode(takes, rows, order, found.settings.report.fps, edge)

@@ -95,11 +95,12 @@ def ranking_table(found: Artefacts) -> Table:
                 data(row["paired"]),
                 data(row["motion"]),
                 data(row["similarity"]),
+                data(row["influence"]),
             ]
         )
     head = [
         "Block", "FVD", "Rank, interval", "Tie", "Time saved, ms", "of the call", "MACs", "Parameters", "KVD", "Paired",
-        "Motion", "Cosine",
+        "Motion", "Cosine", "Influence",
     ]  # fmt: skip
     return Table(f"The {len(rows)} motion blocks, least important first", head, rows)
 
@@ -183,7 +184,7 @@ def ranking_csv(found: Artefacts) -> Frame:
     """Plain columns for `dvc plots`. No measured time: this file is in git, and reruns give it the same bytes."""
     columns = [
         "block", "position", "fvd", "fvd_low", "fvd_high", "kvd", "paired", "motion", "tied", "macs", "parameters",
-        "similarity",
+        "similarity", "influence",
     ]  # fmt: skip
     # A count of MACs is a float in the artefact.
     return rounded_table(found.ranking[columns].astype({"macs": "int64"}), found.nulls)

@@ -10,7 +10,10 @@ from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend
 
 _ARMS = {"distilled": ("one", "circle", "pruned and distilled"), "pruned": ("two", "square", "pruned only")}
-_CSV = {"fvd": "fvd_cross", "excess": "excess", "fvd_same_seeds": "fvd", "motion_accuracy": "motion_accuracy"}
+_CSV = {
+    "fvd": "fvd_cross", "excess": "excess", "fvd_same_seeds": "fvd", "motion_accuracy": "motion_accuracy",
+    "sharpness": "sharpness", "movement": "movement",
+}  # fmt: skip
 _LEGEND = [
     ("one", "circle", "pruned and distilled"),
     ("two", "square", "pruned only"),
@@ -123,7 +126,7 @@ def _accuracy(rows: Frame, floor: float | None) -> Markup:
 
 
 def _table(rows: Frame, caption: str) -> Table:
-    heads = rows["motion_accuracy"].notna().any()
+    heads, clip = (rows[name].notna().any() for name in ("motion_accuracy", "alignment"))
     out: list[list[Cell]] = []
     for row in rows.to_dict("records"):
         cells: list[Cell] = [
@@ -136,11 +139,14 @@ def _table(rows: Frame, caption: str) -> Table:
             data(row["kvd"]),
             within(row["paired"], row["paired_low"], row["paired_high"]),
             within(row["motion"], row["motion_low"], row["motion_high"]),
+            *(within(row[n], row[f"{n}_low"], row[f"{n}_high"], percent) for n in ("sharpness", "movement")),
         ]
         if heads:
             ends = (row["motion_accuracy_low"], row["motion_accuracy_high"])
             cells.append(within(row["motion_accuracy"], *ends, percent))
             cells += [data(row[k], percent(row[k])) for k in ("colour_accuracy", "shape_accuracy")]
+        for name in ("alignment", "consistency") if clip else ():
+            cells.append(within(row[name], row[f"{name}_low"], row[f"{name}_high"]))
         cells += [
             data(row["macs"], amount(row["macs"])),
             data(row["parameters"], amount(row["parameters"])),
@@ -149,7 +155,8 @@ def _table(rows: Frame, caption: str) -> Table:
         out.append(cells)
     head = [
         "Round", "Blocks deleted", "FVD, other seeds", "Null", "Excess", "FVD, same seeds", "KVD", "Paired", "Motion",
-        *(["Motion read", "Colour read", "Shape read"] if heads else []), "MACs", "Parameters", "Time, ms",
+        "Sharpness", "Movement", *(["Motion read", "Colour read", "Shape read"] if heads else []),
+        *(["Text alignment (CLIP)", "Frame consistency (CLIP)"] if clip else []), "MACs", "Parameters", "Time, ms",
     ]  # fmt: skip
     return Table(caption, head, out)
 
