@@ -132,7 +132,7 @@ def profile(arguments: argparse.Namespace, folder: Path) -> None:
     steps = arguments.steps or (settings.steps_of(arguments.round) if arguments.round else None) or 20
     plan = RoundPlan("profile", base, tuple(removed), steps)
     student: Any = prune(student_unet(samplers, base), plan).to(device())  # pyright: ignore
-    how = how_trained(settings, plan)
+    how = how_trained(settings, plan.steps)
     before = time.perf_counter() - START
     if arguments.wait:
         print("ready", flush=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from leanmotion.clips.latents import encode_clips
     from leanmotion.distillation.caption_states import CaptionEncoder
+    from leanmotion.distillation.distillation_settings import DistillationSettings
     from leanmotion.distillation.sampler_steps import Drawing
     from leanmotion.distillation.training import distil
-    from leanmotion.distillation.training_settings import DistillationSettings
     from leanmotion.errors import LeanmotionError
     from leanmotion.features.extractors import load_extractor
     from leanmotion.model.judged_sampling import judged_sampling
@@ -55,7 +55,7 @@ __all__ = [
 
 _HOMES = {
     "CaptionEncoder": "distillation.caption_states",
-    "DistillationSettings": "distillation.training_settings",
+    "DistillationSettings": "distillation.distillation_settings",
     "Drawing": "distillation.sampler_steps",
     "LeanmotionError": "errors",
     "Request": "model.requests",

@@ -10,11 +10,11 @@ import torch
 from models import micro_unet
 from torch import Tensor
 
+from leanmotion.distillation.distillation_settings import DistillationSettings, LossWeights
 from leanmotion.distillation.losses import Batch, Losses, comparison
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import LossRow
 from leanmotion.distillation.training import distil
-from leanmotion.distillation.training_settings import DistillationSettings, LossWeights
 
 SETTINGS = DistillationSettings(
     steps=6,

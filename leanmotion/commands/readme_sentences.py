@@ -47,8 +47,8 @@ def reading(found: Results) -> str:
         )
     if any(untrained(found, row) for row in found.rounds):
         said.append(
-            "*Kept untrained*: deletion did too little harm to train for, or training did not bring drawn clips closer to "
-            "the original's, and was dropped."
+            "*Kept untrained*: deletion did too little harm to train for, or training did not bring drawn clips closer "
+            "to the original's, and was dropped."
         )
     if found.selection["round"] != "base":
         said.append(f"The stop rule: {found.reason}")

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from leanmotion.distillation.training_settings import LossWeights
+from leanmotion.distillation.distillation_settings import LossWeights
 from leanmotion.errors import LeanmotionError
 
 TERMS: tuple[str, ...] = ("task", "output", "feature")

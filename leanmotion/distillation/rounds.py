@@ -14,6 +14,7 @@ from leanmotion.distillation.budget import steps_for
 from leanmotion.distillation.caption_states import CaptionEncoder
 from leanmotion.distillation.checkpoints import CheckpointStore
 from leanmotion.distillation.clip_source import ClipSource
+from leanmotion.distillation.distillation_settings import DistillationSettings
 from leanmotion.distillation.kept_rounds import KeptRounds
 from leanmotion.distillation.lanes import Lanes
 from leanmotion.distillation.losses import noised
@@ -21,7 +22,6 @@ from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.teacher_clips import TeacherClips
 from leanmotion.distillation.trainable import trained_patterns
 from leanmotion.distillation.training import distil
-from leanmotion.distillation.training_settings import DistillationSettings
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.memory import recomputed
 from leanmotion.model.pruned_adapter import apply_pruned, save_pruned
@@ -93,7 +93,7 @@ def round_address(settings: Settings, plan: RoundPlan, samplers: Networks, clips
         "previous": [plan.previous.weights, plan.previous.removed, plan.previous.steps],
         "teacher": [samplers.record.sha256, samplers.record.dtype],
         "clips": table_digest(clips, "clips"),
-        "distillation": {**how, "steps": None if by_harm(settings, plan) else how_trained(settings, plan).steps},
+        "distillation": {**how, "steps": None if by_harm(settings, plan) else how_trained(settings, plan.steps).steps},
         "sampling": addressed(settings.sampling),
         "negative": settings.prompts.negative,
         "code": code_address(*TRAINING),
@@ -147,7 +147,7 @@ def train_round(
         validation.update(distance_before=before, distance_after=after)
 
     budgeted = by_harm(settings, plan)
-    together, how, told = ranks(), how_trained(settings, plan), _Told(plan.name)
+    together, how, told = ranks(), how_trained(settings, plan.steps), _Told(plan.name)
     with _named(plan.name), closing(told), recomputed(student):
         rows = distil(
             student.to(device()),  # pyright: ignore[reportArgumentType]
@@ -220,8 +220,7 @@ def check_training(settings: Settings, scheduler: Any, model: nn.Module) -> None
     import diffusers
 
     for name in settings.rounds:
-        nobody = Student(Path(), "base", "", ())
-        how_trained(settings, RoundPlan(name, nobody, (), settings.steps_of(name)))
+        how_trained(settings, settings.steps_of(name))
     trained_patterns(settings.distillation.trainable, list_units(model))
     drawing_of(settings, scheduler)
     noising: Any = diffusers.DDPMScheduler.from_config(scheduler.config)
@@ -244,11 +243,11 @@ def by_harm(settings: Settings, plan: RoundPlan) -> bool:
     return plan.steps is None and settings.distillation.budget.total > 0
 
 
-def how_trained(settings: Settings, plan: RoundPlan) -> DistillationSettings:
+def how_trained(settings: Settings, steps: int | None = None) -> DistillationSettings:
     """The library's settings from those of params.yaml, same names, with a round's own steps."""
     values = settings.distillation.model_dump(exclude={"budget"})
-    if plan.steps is not None:
-        values["steps"] = plan.steps
+    if steps is not None:
+        values["steps"] = steps
     if isinstance(values["trainable"], list):
         values["trainable"] = tuple(values["trainable"])
     return DistillationSettings(**values)

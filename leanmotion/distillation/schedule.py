@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leanmotion.distillation import losses
-from leanmotion.distillation.training_settings import DistillationSettings
+from leanmotion.distillation.distillation_settings import DistillationSettings
 
 LossRow = dict[str, float | int | None]
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from leanmotion.distillation.distillation_settings import DistillationSettings
 from leanmotion.distillation.lanes import Lanes
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.training_inputs import Clips, Encode
-from leanmotion.distillation.training_settings import DistillationSettings
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.processes import Ranks
 

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leanmotion.distillation.checkpoints import CheckpointStore
+from leanmotion.distillation.distillation_settings import DistillationSettings
 from leanmotion.distillation.lanes import side_by_side
 from leanmotion.distillation.objectives import objective_of
 from leanmotion.distillation.run import Run
@@ -26,7 +27,6 @@ from leanmotion.distillation.setup import Setup, shares_of
 from leanmotion.distillation.teacher_clips import TeacherClips
 from leanmotion.distillation.trainable import trained_parameters, training_mode
 from leanmotion.distillation.training_inputs import CaptionedLatents, Clips, Encode
-from leanmotion.distillation.training_settings import DistillationSettings
 from leanmotion.distillation.validation import drawn_distance
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.code_address import code_address

@@ -23,10 +23,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leanmotion.distillation.distillation_settings import DistillationSettings
 from leanmotion.distillation.losses import Batch, Losses, noised, v_weights
 from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import draw
-from leanmotion.distillation.training_settings import DistillationSettings
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.digests import tensor_bytes
 

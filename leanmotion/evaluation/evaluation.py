@@ -155,7 +155,7 @@ def with_scores(
         table = scores[row["round"]]
         arm = ORIGINAL if row["arm"] == "original" else row["arm"]
         mine = table[(table["variant"] == arm) & (table["split"] == row["split"]) & (table["seeds"] == "b")]
-        new = [_three(name, mean_estimate(mine[name].to_numpy(float), interval)) for name in SCORES]
+        new = [_three(name, mean_estimate(np.asarray(mine[name], float), interval)) for name in SCORES]
         found.append({**row, **new[0], **new[1]})
     return found
 

@@ -47,7 +47,7 @@ class Round(Section):
 
 
 class Distillation(Section):
-    """Objective, optimiser and budget of a round: as `leanmotion.distillation.training_settings` has them.
+    """Objective, optimiser and budget of a round: as `leanmotion.distillation.distillation_settings` has them.
 
     `objective: steps` follows the teacher's predictions: the three weights, `inputs`, `compare`, `timesteps` and
     `caption_dropout` are its own. `endpoint` follows the latents where the teacher's sampling ends: `last_steps` and

@@ -35,7 +35,6 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.evaluation.selection import RoundEvidence, select
 from leanmotion.model.base_kinds import BLOCKS, PLAIN
 from leanmotion.model.sampler import Sampler
-from leanmotion.model.student import RoundPlan, Student
 from leanmotion.model.teacher import load_base, load_pipeline
 from leanmotion.pipeline.code_address import definitions
 from leanmotion.pipeline.digests import file_sha256
@@ -44,7 +43,6 @@ from leanmotion.probing.probe_sets import probes_of
 from leanmotion.videos.codec import encode
 
 ROOT = PACKAGE.parent
-NOBODY = Student(Path(), "base", "", ())
 
 
 @pytest.fixture
@@ -130,11 +128,11 @@ I3D = "x, rescale: bool = False, resize: bool = False, return_features: bool = T
 CASES: dict[str, tuple[Callable[[Any], Any] | None, dict[str, Any], tuple[str, ...], Callable[..., Any] | None]] = {
     "a batch that accumulate does not divide": (
         None, {"distillation": {"batch": 8, "accumulate": 3}}, ("distillation", "accumulate must divide batch"),
-        lambda s: how_trained(s, RoundPlan("r1", NOBODY, (), 2)),
+        lambda s: how_trained(s, 2),
     ),
     "no loss at all": (
         None, {"distillation": {"output_weight": 0.0, "feature_weight": 0.0}}, ("one above 0",),
-        lambda s: how_trained(s, RoundPlan("r1", NOBODY, (), 2)),
+        lambda s: how_trained(s, 2),
     ),
     "validation under a scheduler with a memory": (
         lambda p: with_scheduler(p, "DPMSolverMultistepScheduler"), {"distillation": {"validation": 4}},

@@ -48,7 +48,7 @@ def real() -> Calls:
             block_out_channels=(128, 256, 512, 512),  # pyright: ignore
             layers_per_block=2, latent_channels=4,
         )  # fmt: skip
-    size = {"frames": 16, "height": 32, "width": 32}
+    size: dict[str, Any] = {"frames": 16, "height": 32, "width": 32}
     weights = sum(p.numel() for p in unet.parameters())
     return Calls(
         list_units(unet), unet_macs(unet, **size), macs_after(unet, **size), frame_macs(vae, height=32, width=32),

@@ -14,11 +14,11 @@ import torch
 from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, losses, same, scheduler, stop_after, train
 from models import micro_unet
 
+from leanmotion.distillation.distillation_settings import LossWeights
 from leanmotion.distillation.lanes import Lanes, side_by_side
 from leanmotion.distillation.losses import Batch
 from leanmotion.distillation.objectives import compared
 from leanmotion.distillation.setup import Setup
-from leanmotion.distillation.training_settings import LossWeights
 from leanmotion.model.memory import CHECKPOINTING, recomputed
 from leanmotion.pipeline.processes import Ranks
 

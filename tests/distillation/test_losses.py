@@ -9,6 +9,7 @@ import torch
 from micro_training import losses
 from models import micro_unet
 
+from leanmotion.distillation.distillation_settings import DistillationSettings, LossWeights
 from leanmotion.distillation.losses import (
     LARGEST_V_WEIGHT,
     Batch,
@@ -21,7 +22,6 @@ from leanmotion.distillation.losses import (
     v_weights,
 )
 from leanmotion.distillation.trainable import trained_parameters
-from leanmotion.distillation.training_settings import DistillationSettings, LossWeights
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import remove_units
 

@@ -60,7 +60,7 @@ def _video(path: Path) -> None:
     ["../outside.mp4", "/etc/passwd", "..\\outside.mp4", "C:\\outside.mp4", "link.mp4", "folder/../../outside.mp4", ""],
 )
 def test_a_captions_file_reads_nothing_outside_its_folder(project: Project, name: str) -> None:
-    """A name that leads out stops the stage; a link that does, and no name at all, leave the row out, with the reason."""
+    """A name that leads out stops the stage; a link that does, and no name at all, leave the row out, with why."""
     Path("videos").mkdir()
     _video(Path("outside.mp4"))
     Path("videos/link.mp4").symlink_to(Path("outside.mp4").resolve())
