@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from micro_training import SETTINGS, Killed, MemoryClips, drawing, encode, same, scheduler, stop_after, train
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from micro_training import SETTINGS, Killed, MemoryClips, encode, same, scheduler, stop_after
+from micro_training import train as plain_train
 from models import micro_unet
 from torch import Tensor, nn
 
 from leanmotion.distillation.end_points import EndPoints
 from leanmotion.distillation.lanes import Lanes
+from leanmotion.distillation.sampler_steps import Drawing
 from leanmotion.distillation.schedule import draw, noise_of_clip
 from leanmotion.distillation.setup import Setup
 from leanmotion.distillation.teacher_clips import TeacherClips
@@ -29,8 +32,18 @@ from leanmotion.prompts.splits import SPLITS, prompt_rows
 pytestmark = pytest.mark.numeric
 
 ENDS = replace(
-    SETTINGS, task_weight=0.0, objective="endpoint", endpoint_clips=6, last_steps=2, batch=4, steps=4, validation=2
-)
+    SETTINGS, task_weight=0.0, objective="endpoint", endpoint_clips=6, last_steps=2, batch=4, steps=4, validation=2,
+    learning_rate=1e-3, ema=0.0, warmup=0,
+)  # fmt: skip
+
+
+def drawing(steps: int = 3, guidance: float = 1.0) -> Drawing:
+    """DDIM as AnimateDiff samples with it: nothing is cut off, each step is linear in latents and prediction."""
+    return Drawing(DDIMScheduler(beta_schedule="linear", clip_sample=False), steps, guidance, "nothing")
+
+
+def train(folder: Path, settings: Any = ENDS, **options: Any) -> tuple[Any, Any]:
+    return plain_train(folder, settings, **{"drawing": drawing(), **options})
 
 
 @pytest.fixture(autouse=True)
