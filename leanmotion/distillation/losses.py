@@ -112,7 +112,7 @@ def v_weights(alphas_cumprod: Float[Tensor, "batch"], prediction_type: str) -> F
     kinds = {"epsilon": alphas_cumprod, "sample": 1 - alphas_cumprod, "v_prediction": torch.ones_like(alphas_cumprod)}
     if prediction_type not in kinds:
         raise LeanmotionError(f"scheduler: prediction_type {prediction_type!r} is not one that distillation knows")
-    return 1 / kinds[prediction_type].clamp_min(1 / LARGEST_V_WEIGHT)
+    return (1 / kinds[prediction_type]).clamp_max(LARGEST_V_WEIGHT)
 
 
 def task_loss(prediction: Tensor, target: Tensor, weights: Float[Tensor, "batch"] | None = None) -> Tensor:

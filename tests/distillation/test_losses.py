@@ -90,7 +90,7 @@ def test_differences_count_as_those_of_v(prediction_type: str) -> None:
     """Of two predictions of any kind on the same latents: turned into v, their squared difference is the weighted."""
     g = torch.Generator().manual_seed(0)
     noisy, a, b = torch.randn((3, 4, 4, 2, 5, 5), generator=g).double()
-    alphas = torch.tensor([0.999, 0.5, 0.1, 0.0047]).double()
+    alphas = torch.tensor([0.99, 0.5, 0.1, 0.0047]).double()
     alpha, sigma = (x.sqrt().view(-1, 1, 1, 1, 1) for x in (alphas, 1 - alphas))
 
     def v(prediction: torch.Tensor) -> torch.Tensor:

@@ -120,6 +120,8 @@ def test_clips_are_noised_by_the_samplers_betas(settings, samplers, clips, base,
     """A Stable Diffusion base has others than the ddim, euler or lcm that AnimateDiff is sampled with."""
     import diffusers
 
+    # Of its own: what nothing trained must not be kept for others.
+    monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
     seen: list[Any] = []
     monkeypatch.setattr(rounds, "distil", lambda *arguments, **_: seen.append(arguments[2]) or [])
     odd = Samplers(settings, samplers.record)

@@ -204,7 +204,8 @@ def test_micro_batches_give_the_same_step(tmp_path: Path) -> None:
     b = train(tmp_path / "b", replace(one, accumulate=4))[1][0]
     # The same clips, timesteps and noise, summed in another order: float32 rounding through about 100 layers.
     for column in COLUMNS:
-        assert a[column] == pytest.approx(b[column], rel=1e-4), column
+        wanted = b[column]
+        assert a[column] == (None if wanted is None else pytest.approx(wanted, rel=1e-4)), column
 
 
 class OneOfTwo(Ranks):
