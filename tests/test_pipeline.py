@@ -173,7 +173,7 @@ def rewrite(clone: Clone, name: str, old: str, new: str) -> None:
 
 def test_code_of_the_ranking_reruns_no_drawing_training_or_timing(clone: Clone) -> None:
     rewrite(clone, "ranking/fvd.py", "_EIGENVALUE_TOLERANCE =", "# Said here as well.\n_EIGENVALUE_TOLERANCE =")
-    assert clone.repro() == {"rank", "rerank@r2", "rerank@r4", "evaluate", "select", "confirm", "report"}
+    assert clone.repro() == {"check", "rank", "rerank@r2", "rerank@r4", "evaluate", "select", "confirm", "report"}
     assert made(clone) == set()
 
 
@@ -184,7 +184,7 @@ def test_a_docstring_draws_no_clip_and_trains_no_round(clone: Clone) -> None:
     said = '    """Mean squared error against the data\'s own target, clips by weight: BK-SDM\'s L_Task."""\n'
     rewrite(clone, "distillation/losses.py", said, '    """Said otherwise."""\n    # And more.\n')
     training = changed(stages_of(clone.folder))
-    assert training == {"distill@r2", "distill@r4", "export"}
+    assert training == {"check", "distill@r2", "distill@r4", "export"}
     rewrite(clone, "videos/codec.py", '"""Frames to bytes and back:', '"""Frames to bytes, and back:')
     drawing = changed(stages_of(clone.folder)) - training
     assert {"generate@rank_a", "ablate@mid_0", "probe@transformers", "clips", "render@r4"} <= drawing
@@ -317,7 +317,7 @@ def test_edited_prompts_are_drawn(clone: Clone) -> None:
     clone.repro("generate@rank_a")
     assert _drawn(clone) == {"a dog runs", "a cat sleeps"}
     file.write_text("a dog runs\na bird sings\n")
-    assert clone.repro("generate@rank_a") == {"prompts", "generate@rank_a"}
+    assert clone.repro("generate@rank_a") == {"check", "prompts", "generate@rank_a"}
     assert _drawn(clone) == {"a dog runs", "a bird sings"}
 
 

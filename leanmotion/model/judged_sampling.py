@@ -24,6 +24,9 @@ def judged_sampling(sampling: Sampling, scheduler: Any, negative: str = "") -> d
     Returns:
         Frames, size, steps and guidance, the negative prompt, and the scheduler that was sampled with: its class and
         whole configuration.
+
+    Raises:
+        LeanmotionError: the scheduler has nothing that `sampling.scheduler` could be made of.
     """
     made = make_scheduler(scheduler, sampling.scheduler)
     config = {k: v for k, v in json.loads(made.to_json_string()).items() if k != "_diffusers_version"}

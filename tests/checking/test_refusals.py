@@ -71,7 +71,7 @@ def refused(call: Callable[[], Any], *said: str) -> None:
 
 
 def with_scheduler(place: SimpleNamespace, kind: str, **config: Any) -> None:
-    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     getattr(diffusers, kind)(**betas, **config).save_pretrained(place.base / "scheduler")
     index = json.loads((place.base / "model_index.json").read_text())
     (place.base / "model_index.json").write_text(json.dumps({**index, "scheduler": ["diffusers", kind]}))
@@ -372,7 +372,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "model.removal": {"_checked": CALL, "_layer_normed": CALL},
     "model.sampler": {"_require_finite": OUTCOME},
     "model.samplers": {"Samplers": STAGE, "_named": OUTCOME},
-    "model.student": {"plan_round": STAGE},
+    "model.student": {"Student": STAGE, "plan_round": STAGE},
     "model.teacher": {"TeacherRecord": STAGE, "verify": STAGE, "check_dtype": STAGE},
     "probing.similarity": {"SimilarityRecorder": CALL, "_finite": OUTCOME},
     "ranking.fvd": {

@@ -58,7 +58,7 @@ def test_probes_are_counted_as_they_are_made(settings: Settings) -> None:
         ]
     )
     made = sum(len(probes_of(name, p, units, seed=0)) for name, p in settings.probe.sets.items())
-    assert clips_to_draw(settings)["probe"] == made * settings.prompts.rank
+    assert clips_to_draw(settings)["probe"] == made * (settings.probe.prompts or settings.prompts.rank)
 
 
 def test_bytes_follow_frames(settings: Settings) -> None:

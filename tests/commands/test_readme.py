@@ -169,7 +169,8 @@ def test_nothing_is_confirmed_where_no_round_was_chosen_and_no_other_round_ever(
     assert readme.blocks(found, {})["results"].startswith("![Clips of the original")
 
 
-def test_it_says_whether_students_blur_or_stand_still(run: Run) -> None:
+def test_it_says_whether_students_blur_or_stand_still(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme_results, "load_settings", lambda path: run.settings)
     rows = {row["round"]: row for row in csv.DictReader((run.plots / "rounds.csv").open())}
     shown = [f"{float(rows['r2'][f'{arm}_{look}']):.1%}" for arm in ("distilled", "pruned")
              for look in ("sharpness", "movement")]  # fmt: skip

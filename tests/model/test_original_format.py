@@ -278,7 +278,7 @@ def test_real_size_in_bounded_memory(tmp_path):
         from pathlib import Path
         from diffusers import MotionAdapter
         from leanmotion.model import original_format, pruned_adapter
-from leanmotion.model.motion_state import motion_config
+        from leanmotion.model.motion_state import motion_config
         from leanmotion.model.removal import remove_units
         from leanmotion.model.units import block_ids, list_units
         place, dtype = Path(sys.argv[1]), getattr(torch, sys.argv[2])

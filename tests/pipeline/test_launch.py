@@ -22,7 +22,10 @@ from leanmotion.pipeline import launch
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests/spread.py"
 TWO = ROOT / "configs/accelerate-2cpu.yaml"
-HEAVY = {"generate", "ablate", "probe", "render", "embed", "clips", "distill", "teacher", "extractor"}
+HEAVY = {
+    *("generate", "influence", "ablate", "probe", "render", "confirm_videos", "embed", "clips", "distill"),
+    *("teacher", "extractor"),
+}
 
 pytestmark = pytest.mark.timeout(600)
 
