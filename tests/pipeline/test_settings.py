@@ -124,7 +124,7 @@ def test_presets_are_valid(path: Path) -> None:
         ("distillation.budget.totl", 5, "distillation.budget.totl: unknown setting (did you mean 'total'?)"),
         ("sampling.scheduler", "ddmi", "sampling.scheduler is 'ddmi': input should be 'base', 'ddim', 'euler'"),
         ("teacher.dtype", "float8", "teacher.dtype is 'float8': input should be 'float32', 'bfloat16' or 'float16'"),
-        ("extractor.name", "resnet", "extractor.name is 'resnet': input should be 'sprites', 'i3d', 'videomae' or 'vjepa2'"),
+        ("extractor.name", "resnet", "is 'resnet': input should be 'sprites', 'i3d', 'videomae' or 'vjepa2'"),
         ("ranking.criterion", "best", "ranking.criterion is 'best'"),
         ("clips.source", "internet", "clips.source is 'internet'"),
         ("selection.rule", "all", "selection.rule is 'all'"),
