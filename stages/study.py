@@ -21,7 +21,7 @@ from leanmotion.study.trial import Bench
 
 def main(
     budget: Annotated[
-        Budget, typer.Option(help="small: each control once; full: with three training seeds")
+        Budget, typer.Option(help="small: trains where deletion did harm; full: all, with three seeds")
     ] = Budget.full,
     count: Annotated[int | None, typer.Option(help="blocks deleted; else what `select` chose")] = None,
     params: Path = Path("params.yaml"),

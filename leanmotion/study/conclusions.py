@@ -20,20 +20,20 @@ def conclusions(rows: Sequence[Row]) -> list[str]:
     """Sentences, the order first."""
     says = (
         _of_orders,
-        _of_repair,
         _of_influence,
         _of_prediction,
         _of_criteria,
-        _of_path,
         _of_granularity,
+        _of_repair,
+        _of_path,
         _of_distillation,
         _of_motion,
     )
     return [sentence for say in says for sentence in say(rows)]
 
 
-def trained(rows: Sequence[Row]) -> list[Row]:
-    """Rows of trials that were trained."""
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Rows of trials but those that test the prediction alone, or the extractor."""
     return [row for row in rows if row["question"] not in (PREDICTION, MOTION)]
 
 
@@ -46,7 +46,7 @@ def predicted_and_drawn(rows: Sequence[Row]) -> list[Row]:
     return sorted(found.values(), key=lambda row: (row["removed"], row["predicted"]))
 
 
-def _values(rows: Sequence[Row], arm: str = "distilled", **wanted: str) -> list[float]:
+def _values(rows: Sequence[Row], arm: str = "distilled", **wanted: Any) -> list[float]:
     return [r["fvd"] for r in rows if r["arm"] == arm and all(r[k] == v for k, v in wanted.items())]
 
 
@@ -54,39 +54,40 @@ def _spread(values: Sequence[float]) -> float | None:
     return max(values) - min(values) if len(values) > 1 else None
 
 
-def _numbered(rows: Sequence[Row], kind: str) -> list[str]:
-    return sorted({r["order"] for r in rows if r["question"] == "orders" and r["order"].startswith(f"{kind}_")})
+def _orders(rows: Sequence[Row]) -> dict[str, Row]:
+    """What each order's deletion does, drawn as it is."""
+    return {row["order"]: row for row in rows if row["question"] == "orders"}
+
+
+def _numbered(found: Mapping[str, Row], kind: str) -> list[Row]:
+    return [row for name, row in sorted(found.items()) if name.startswith(f"{kind}_")]
+
+
+def _against(ours: Row, theirs: Row | float) -> str:
+    """A verdict on two deletions: apart where one's interval holds nothing of the other's."""
+    value, low = (theirs, theirs) if isinstance(theirs, float | int) else (theirs["fvd"], theirs["fvd_low"])
+    start = f"{ours['fvd']:.3g} against {value:.3g}"
+    if ours["fvd"] >= value:
+        return f"{start}: it is **not** better."
+    return f"{start}: it is better{'' if ours['fvd_high'] < low else ', but not by more than the intervals'}."
 
 
 def _of_orders(rows: Sequence[Row]) -> list[str]:
-    """Whether the FVD order beats fair controls, by more than training seeds differ; then those that lose the hubs."""
-    ours = _values(rows, question="orders", order="fvd")
-    if not ours:
+    """Whether the FVD order beats fair controls as drawn; then those that lose the two most important blocks."""
+    found = _orders(rows)
+    if not (ours := found.get("fvd")):
         return ["The FVD order has not run yet: nothing can be said of it."]
-    spread = _spread(ours)
-    # Each random order counts once, however many seeds ran.
-    keeping, equal, any_order = (
-        [fmean(_values(rows, order=name)) for name in _numbered(rows, kind)]
-        for kind in ("keeping", "equal_macs", "random")
-    )
-    others = [(f"the mean of {len(keeping)} random orders that keep the two", fmean(keeping))] if keeping else []
-    others += [(f"the best of {len(equal)} random sets of equal MACs", min(equal))] if equal else []
-    others += [("any random order", fmean(any_order))] if any_order else []
-    others += [("the reverse order", fmean(v))] if (v := _values(rows, order="reverse")) else []
-    said = []
-    for name, theirs in others:
-        start = f"FVD order against {name}, after distillation: {fmean(ours):.3g} against {theirs:.3g}."
-        said.append(f"{start} {_verdict(theirs - fmean(ours), spread, len(ours))}")
-    before = _values(rows, "pruned", question="orders", order="fvd")[0]
-    pruned = [
-        fmean(_values(rows, "pruned", order=n)) for n in (*_numbered(rows, "keeping"), *_numbered(rows, "equal_macs"))
-    ]
-    if pruned:
-        said.append(
-            f"Pruned only, the FVD order leaves an FVD of {before:.3g}; random deletions that keep the two "
-            f"{min(pruned):.3g} to {max(pruned):.3g}."
-        )
-    return said
+    keeping, equal = _numbered(found, "keeping"), _numbered(found, "equal_macs")
+    said: list[tuple[str, Row | float]] = []
+    if keeping:
+        mean = fmean(row["fvd"] for row in keeping)
+        said.append((f"the mean of {len(keeping)} random orders that keep the two", mean))
+    if equal:
+        said.append((f"the best of {len(equal)} random sets of equal MACs", min(equal, key=lambda row: row["fvd"])))
+    said += [("any random order", row) for row in _numbered(found, "random")]
+    said += [("the reverse order", found["reverse"])] if "reverse" in found else []
+    start = f"Pruned only, {ours['removed']} blocks deleted, the FVD order against"
+    return [f"{start} {name}: {_against(ours, theirs)}" for name, theirs in said]
 
 
 def _verdict(gap: float, spread: float | None, seeds: int) -> str:
@@ -103,16 +104,17 @@ def _verdict(gap: float, spread: float | None, seeds: int) -> str:
 def _of_repair(rows: Sequence[Row]) -> list[str]:
     """What distillation makes of the FVD order's deletions: the median over training seeds."""
     said = []
-    for question in ("orders", "depth"):
-        theirs = [r for r in rows if r["question"] == question and r["order"] == "fvd"]
+    for removed in sorted({r["removed"] for r in rows if r["question"] == "depth"}):
+        theirs = [r for r in rows if r["question"] == "depth" and r["removed"] == removed]
         distilled = [r for r in theirs if r["arm"] == "distilled"]
         if not distilled:
             continue
         before = next(r for r in theirs if r["arm"] == "pruned")
         fvd = median(r["fvd"] for r in distilled)
+        seeds = f"median of {len(distilled)} training seeds" if len(distilled) > 1 else "one training seed"
         line = (
-            f"{before['removed']} blocks deleted in the FVD order: FVD {before['fvd']:.3g} pruned only, {fvd:.3g} "
-            f"distilled (median of {len(distilled)} training seeds, null {before['null']:.3g})"
+            f"{removed} blocks deleted in the FVD order: FVD {before['fvd']:.3g} pruned only, {fvd:.3g} distilled "
+            f"({seeds}, null {before['null']:.3g})"
         )
         if before["motion_accuracy"] is not None:
             read = median(r["motion_accuracy"] for r in distilled)
@@ -123,25 +125,14 @@ def _of_repair(rows: Sequence[Row]) -> list[str]:
 
 def _of_influence(rows: Sequence[Row]) -> list[str]:
     """The orders that no clip was drawn for, against the FVD order."""
-    fvd = _values(rows, question="orders", order="fvd")
-    said = []
+    found = _orders(rows)
+    fvd, said = found.get("fvd"), []
     for name, words in (("influence", "The influence order"), ("sets", "The set of least predicted damage")):
-        ours = _values(rows, question="orders", order=name)
-        if not fvd or not ours:
+        if not fvd or not (ours := found.get(name)):
             continue
-        sets = [
-            {tuple(sorted(r["units"])) for r in rows if r["order"] == o and r["question"] == "orders"}
-            for o in ("fvd", name)
-        ]
-        before = [_values(rows, "pruned", question="orders", order=o)[0] for o in ("fvd", name)]
-        start = f"{words} against the FVD order: pruned only {before[1]:.3g} against {before[0]:.3g}"
-        if sets[0] == sets[1]:
-            said.append(f"{start}: it deletes the same blocks.")
-            continue
-        gap = fmean(fvd) - fmean(ours)
-        said.append(
-            f"{start}, distilled {fmean(ours):.3g} against {fmean(fvd):.3g}. {_verdict(gap, _spread(fvd), len(fvd))}"
-        )
+        start = f"{words} against the FVD order, pruned only"
+        same = sorted(ours["units"]) == sorted(fvd["units"])
+        said.append(f"{start}: it deletes the same blocks." if same else f"{start}: {_against(ours, fvd)}")
     return said
 
 
@@ -198,44 +189,39 @@ def _of_best_sets(pairs: Sequence[Row]) -> list[str]:
 
 
 def _of_criteria(rows: Sequence[Row]) -> list[str]:
-    ours = _values(rows, question="orders", order="fvd")
-    said = []
+    found, said = _orders(rows), []
     for name, words in (("similarity", "cosine similarity"), ("fvd_per_mac", "FVD per MAC")):
-        theirs = _values(rows, question="orders", order=name)
-        if ours and theirs:
-            macs = [next(r["macs_removed"] for r in rows if r["order"] == o) for o in ("fvd", name)]
+        if "fvd" in found and name in found:
+            macs = [found[order]["macs_removed"] / 1e6 for order in ("fvd", name)]
             said.append(
-                f"FVD order against {words}: {fmean(ours):.3g} against {fmean(theirs):.3g}, while they delete "
-                f"{macs[0] / 1e6:.3g} and {macs[1] / 1e6:.3g} million MACs. "
-                + _verdict(fmean(theirs) - fmean(ours), _spread(ours), len(ours))
+                f"Pruned only, the FVD order against {words}, which delete {macs[0]:.3g} and {macs[1]:.3g} million "
+                f"MACs: {_against(found['fvd'], found[name])}"
             )
     return said
 
 
 def _of_path(rows: Sequence[Row]) -> list[str]:
-    one = _values(rows, question="orders", order="fvd")
-    many = _values(rows, question="path")
-    if not one or not many:
+    many = [row for row in rows if row["question"] == "path" and row["arm"] == "distilled"]
+    one = _values(rows, question="depth", removed=many[0]["removed"]) if many else []
+    if not one:
         return ["Iterative deletion against one shot: not run yet."]
+    mean = fmean(row["fvd"] for row in many)
     return [
-        f"Iterative deletion against one shot, the same blocks and steps in all: {fmean(many):.3g} against "
-        f"{fmean(one):.3g}. Of the iterative one: {_verdict(fmean(one) - fmean(many), _spread(one), len(one))}"
+        f"Iterative deletion against one shot, the same blocks and steps in all: {mean:.3g} against "
+        f"{fmean(one):.3g}. Of the iterative one: {_verdict(fmean(one) - mean, _spread(one), len(one))}"
     ]
 
 
 def _of_granularity(rows: Sequence[Row]) -> list[str]:
-    theirs = [r for r in rows if r["question"] == "granularity" and r["arm"] == "distilled"]
-    if len({r["granularity"] for r in theirs}) < 2:
+    first = {r["granularity"]: r for r in rows if r["question"] == "granularity"}
+    if len(first) < 2:
         return ["Granularities at equal parameters: not run yet."]
-    first = {r["granularity"]: r for r in reversed(theirs)}
-    means = {g: fmean(_values(rows, question="granularity", granularity=g)) for g in first}
-    ordered = sorted(first, key=lambda g: means[g])
     what = "; ".join(
-        f"{first[g]['removed']} {g.replace('_', ' ')}s ({first[g]['parameters_removed'] / 1e6:.3g} million parameters, "
-        f"{first[g]['macs_removed'] / 1e6:.3g} million MACs) {means[g]:.3g}"
-        for g in ordered
+        f"{row['removed']} {name.replace('_', ' ')}s ({row['parameters_removed'] / 1e6:.3g} million parameters, "
+        f"{row['macs_removed'] / 1e6:.3g} million MACs) {row['fvd']:.3g}"
+        for name, row in sorted(first.items(), key=lambda item: item[1]["fvd"])
     )
-    return [f"About equal parameters deleted by similarity, FVD after distillation, least harm first: {what}."]
+    return [f"About equal parameters deleted by similarity, FVD pruned only, least harm first: {what}."]
 
 
 def _of_distillation(rows: Sequence[Row]) -> list[str]:

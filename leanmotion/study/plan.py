@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
@@ -17,6 +18,7 @@ from leanmotion.probing.similarity_tables import mean_similarity
 from leanmotion.study.trial import Trial, cumulative
 
 SEEDS = (0, 1, 2)
+CONTENDERS = ("fvd", "influence")
 KEEPING, EQUAL_MACS = 3, 5
 HUBS = 2
 """The most important blocks, which fair random deletions keep: without them nothing is left to compare."""
@@ -26,7 +28,7 @@ _NEAR = 0.05
 
 
 class Budget(StrEnum):
-    """How many trials: `small` repeats the contenders alone with further training seeds, `full` everything."""
+    """How many trials: `small` trains where deletion did harm alone, `full` all that is drawn, with three seeds."""
 
     small = "small"
     full = "full"
@@ -98,74 +100,73 @@ def trials(
 ) -> dict[Budget, list[Trial]]:
     """The trials of both budgets, each in the order in which they run; the small one's are the full one's first.
 
+    Orders and granularities are compared as they are drawn: at a depth that still lies inside the null there is
+    nothing to train for, and beyond it what counts is the damage. Training is tried where deletion did harm: at the
+    deepest round that keeps some block, and with one block left.
+
     Args:
-        settings: all settings: blocks, rounds, steps of a round (the budget of every trial).
+        settings: all settings: blocks, rounds, steps of a round (the budget of every trained trial).
         ranking: artefact `ranking`.
         similarity: artefact `similarity`.
         units: artefact `units`.
         interaction: of the blocks.
-        count: blocks deleted.
+        count: blocks deleted where orders are compared.
 
     Raises:
         LeanmotionError: a count that leaves nothing to compare.
     """
-    blocks, steps = settings.teacher.blocks, settings.distillation.steps
+    blocks = settings.teacher.blocks
     if not 0 < count < len(blocks):
         raise LeanmotionError(f"study: {count} of {len(blocks)} blocks deleted leaves nothing to compare: give --count")
     by_name = orders(ranking, blocks, settings.ranking.seed)
-    place = blocks.index
-
-    def of_set(name: str, gone: Sequence[str], seed: int = 0, steps: int = steps, question: str = "orders") -> Trial:
-        return Trial(question, name, BLOCKS, (tuple(sorted(gone, key=place)),), seed, steps)
-
-    def ordered(name: str, seed: int) -> Trial:
-        return of_set(name, by_name[name][:count], seed)
-
-    def iterative(seed: int) -> Trial:
-        counts = sorted({r.size for r in settings.rounds.values() if r.size < count} | {count})
-        return Trial("path", "fvd", BLOCKS, cumulative(by_name["fvd"], counts, blocks), seed, steps)
-
-    def deepest(seed: int) -> list[Trial]:
-        trial = of_set("fvd", by_name["fvd"][:-1], seed, steps, "depth")
-        return [] if count == len(blocks) - 1 else [trial]
-
-    fine = granularity_sets(similarity, units, ordered("fvd", 0).removed)
-
-    def granular(name: str, seed: int) -> Trial:
-        return Trial("granularity", "similarity", name, (fine[name],), seed, steps)
-
-    chosen = best_sets(interaction, count, 1)[0]
+    make = _Maker(blocks, settings.distillation.steps)
+    compared = {name: order[:count] for name, order in by_name.items() if name in (*CONTENDERS, *_keeping())}
+    compared["sets"] = best_sets(interaction, count, 1)[0]
     macs = ranking.set_index("block").loc[list(blocks), "macs"].astype(float).to_dict()
     random_sets = equal_macs(macs, by_name["fvd"][:count], by_name["fvd"][-HUBS:], settings.ranking.seed)
-    contenders = [lambda seed: ordered("fvd", seed), lambda seed: ordered("influence", seed)]
-    contenders.append(lambda seed: of_set("sets", chosen, seed))
-    controls = [name for name in by_name if name.startswith("keeping_")]
-    small = [contender(SEEDS[0]) for contender in contenders]
-    small += [ordered(name, SEEDS[0]) for name in controls]
-    small += [of_set(f"equal_macs_{i + 1}", gone, SEEDS[0]) for i, gone in enumerate(random_sets)]
-    small += _drawn(by_name, interaction, of_set)
-    small += [contender(seed) for seed in SEEDS[1:] for contender in contenders]
-    small += deepest(SEEDS[0])
-    small += [ordered(name, SEEDS[0]) for name in ("reverse", "random_1", "similarity", "fvd_per_mac")]
-    small += [iterative(SEEDS[0]), *(granular(name, SEEDS[0]) for name in fine)]
-    again = [*controls, "reverse", "random_1", "similarity", "fvd_per_mac"]
-    more = [ordered(name, seed) for seed in SEEDS[1:] for name in again]
-    more += [of_set(f"equal_macs_{i + 1}", gone, seed) for seed in SEEDS[1:] for i, gone in enumerate(random_sets)]
-    more += [trial for seed in SEEDS[1:] for trial in deepest(seed)]
-    more += [iterative(seed) for seed in SEEDS[1:]]
-    more += [granular(name, seed) for seed in SEEDS[1:] for name in fine]
+    compared |= {f"equal_macs_{i + 1}": gone for i, gone in enumerate(random_sets)}
+    compared |= {name: by_name[name][:count] for name in ("reverse", "random_1", "similarity", "fvd_per_mac")}
+    small = [make.drawn("orders", name, gone) for name, gone in compared.items()]
+    small += _predictions(by_name, interaction, make)
+    fine = granularity_sets(similarity, units, small[0].removed)
+    small += [Trial("granularity", "similarity", name, (fine[name],), 0, 0) for name in fine]
+    depths = sorted({max([r.size for r in settings.rounds.values() if r.size < len(blocks)]), len(blocks) - 1})
+    small += [make.trained("depth", f"fvd_{depth}", by_name["fvd"][:depth]) for depth in depths]
+    small += [make.trained("depth", f"fvd_{depths[0]}", by_name["fvd"][: depths[0]], seed) for seed in SEEDS[1:]]
+    more = [make.trained("depth", f"fvd_{depth}", by_name["fvd"][:depth], s) for depth in depths[1:] for s in SEEDS[1:]]
+    counts = sorted({r.size for r in settings.rounds.values() if r.size < depths[0]} | {depths[0]})
+    way = cumulative(by_name["fvd"], counts, blocks)
+    more += [Trial("path", f"fvd_{depths[0]}", BLOCKS, way, seed, make.steps) for seed in SEEDS]
+    more += [make.trained("repair", name, gone, seed) for seed in SEEDS for name, gone in compared.items()]
     return {Budget.small: small, Budget.full: small + more}
 
 
-def _drawn(by_name: dict[str, list[str]], interaction: Interaction, of_set: Callable[..., Trial]) -> list[Trial]:
-    """Sets of all sizes that are drawn, not trained: chosen here, before any of them is drawn."""
+def _keeping() -> list[str]:
+    return [f"keeping_{number}" for number in range(1, KEEPING + 1)]
+
+
+class _Maker:
+    """Trials of blocks that are deleted at once."""
+
+    def __init__(self, blocks: Sequence[str], steps: int) -> None:
+        self.blocks, self.steps = blocks, steps
+
+    def drawn(self, question: str, name: str, gone: Sequence[str]) -> Trial:
+        return Trial(question, name, BLOCKS, (tuple(sorted(gone, key=self.blocks.index)),), 0, 0)
+
+    def trained(self, question: str, name: str, gone: Sequence[str], seed: int = SEEDS[0]) -> Trial:
+        return replace(self.drawn(question, name, gone), seed=seed, steps=self.steps)
+
+
+def _predictions(by_name: dict[str, list[str]], interaction: Interaction, make: _Maker) -> list[Trial]:
+    """Sets of all sizes, chosen here, before any of them is drawn."""
     total = len(interaction.units)
     sizes = sorted({round(size) for size in np.linspace(2, total - HUBS, _SIZES).tolist() if size >= 1})
     found = []
     for size in sizes:
         named = {"fvd": by_name["fvd"][:size], **{n: by_name[n][:size] for n in ("keeping_1", "keeping_2")}}
         named |= dict(zip(("sets", "sets_second"), best_sets(interaction, size, 2), strict=False))
-        found += [of_set(f"{name}_{size}", gone, 0, 0, "prediction") for name, gone in named.items()]
+        found += [make.drawn("prediction", f"{name}_{size}", gone) for name, gone in named.items()]
     return found
 
 

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from leanmotion.study.conclusions import PREDICTION, Row, conclusions, predicted_and_drawn, trained
+from leanmotion.study.conclusions import PREDICTION, Row, compared, conclusions, predicted_and_drawn
 from leanmotion.study.motion_sense import QUESTION as MOTION
 from leanmotion.study.study import Key, key_of, row_key
 from leanmotion.study.trial import Trial
@@ -22,6 +22,10 @@ _NAMES = {
 }
 
 
+_TRAINED = ("depth", "path", "repair")
+"""Questions whose trials are trained."""
+
+
 def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str]) -> str:
     """The Markdown page.
 
@@ -32,15 +36,15 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
     """
     done = {row_key(row) for row in rows}
     missing = [trial for trial in planned if key_of(trial) not in done]
-    first = next((row for row in rows if row["arm"] == "distilled"), rows[0])
+    first, steps = rows[0], max(row.get("steps") or 0 for row in rows)
     head = [
         "# What the study found",
         "",
         "Written by `make study` from `metrics/study.parquet`: numbers and sentences follow from the table by rule.",
         "",
-        f"{len(planned) - len(missing)} of {len(planned)} trials ran. Each deletes units from the whole teacher, "
-        f"trains what is left for {first['steps']} steps in all, and draws {first['videos']} clips of the "
-        f"{meta['split']} split (seeds b); some sets are drawn without training. FVD and paired distance are to the "
+        f"{len(planned) - len(missing)} of {len(planned)} trials ran. Each deletes units from the whole teacher and "
+        f"draws {first['videos']} clips of the {meta['split']} split (seeds b); those with a training seed then train "
+        f"what is left for {steps} steps in all, and draw again. FVD and paired distance are to the "
         f"teacher's clips of the same prompts and seeds ({meta['extractor']} features, {meta['frames']} frames; not "
         f"comparable with published values), with {float(meta['interval']):.0%} intervals over clips; excess is over "
         f"the null of other seeds (FVD {first['null']:.3g}). Teacher {meta['teacher_sha256'][:12]}.",
@@ -62,12 +66,15 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
 def label(key: Key) -> str:
     """A trial in words."""
     question, order, granularity, path, seed = key
-    if question == PREDICTION:
+    if question in (PREDICTION, "depth", "path"):
         name, _, size = order.rpartition("_")
-        return f"{_named(name)}, {size} blocks, drawn only"
+        words = f"{_named(name)}, {size} blocks"
+    else:
+        words = _named(order)
     kind = "" if granularity == "temporal_transformer" else f", {granularity.replace('_', ' ')}s"
     way = ", iterative" if path == "iterative" else ""
-    return f"{_named(order)}{kind}{way}, training seed {seed}"
+    how = f", training seed {seed}" if question in _TRAINED else ""
+    return f"{words}{kind}{way}{how}"
 
 
 def _named(order: str) -> str:
@@ -87,7 +94,7 @@ def figure(rows: Sequence[Row]) -> str:
     from matplotlib.figure import Figure
 
     kinds: dict[tuple[str, str, str, str, int], list[Row]] = {}
-    for row in trained(rows):
+    for row in compared(rows):
         kinds.setdefault((*row_key(row)[:4], 0), []).append(row)
     pairs = predicted_and_drawn(rows)
     # Fixed ids and no date: the same rows give the same bytes.
@@ -107,8 +114,8 @@ def _plot_trials(axes: Any, kinds: Mapping[Key, Sequence[Row]]) -> None:
         for arm, fill in (("pruned", "white"), ("distilled", "#1f5fa8")):
             values = [row["fvd"] for row in theirs if row["arm"] == arm]
             axes.plot(values, [place] * len(values), "o", color="#1f5fa8", mfc=fill, label=None if place else arm)
-    names = [label(key).removesuffix(", training seed 0") for key in kinds]
-    axes.set_yticks(range(len(kinds)), [_grouped(name, key[0]) for name, key in zip(names, kinds, strict=True)])
+    names = [_grouped(label(key).replace(", training seed 0", ", trained"), key[0]) for key in kinds]
+    axes.set_yticks(range(len(kinds)), names)
     axes.invert_yaxis()
     if min((row["fvd"] for theirs in kinds.values() for row in theirs), default=0) > 0:
         axes.set_xscale("log")
@@ -133,8 +140,7 @@ def _plot_prediction(axes: Any, pairs: Sequence[Row]) -> None:
 
 
 def _grouped(name: str, question: str) -> str:
-    kinds = {"granularity": " (equal parameters)", "depth": " (one block left)"}
-    return f"{name}{kinds.get(question, '')}"
+    return f"{name} (equal parameters)" if question == "granularity" else name
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -143,14 +149,15 @@ def _table(rows: Sequence[Row]) -> list[str]:
         "| paired | excess | motion accuracy |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for distilled in (row for row in rows if row["arm"] == "distilled"):
-        pruned = next(r for r in rows if row_key(r) == row_key(distilled) and r["arm"] == "pruned")
-        accuracy = distilled["motion_accuracy"]
+    for pruned in (row for row in compared(rows) if row["arm"] == "pruned"):
+        distilled = next((r for r in rows if row_key(r) == row_key(pruned) and r["arm"] == "distilled"), None)
+        last = distilled or pruned
+        accuracy = last["motion_accuracy"]
         lines.append(
-            f"| {_grouped(label(row_key(distilled)), distilled['question'])} | {distilled['removed']} "
-            f"| {distilled['parameters_removed'] / 1e6:.3g} | {distilled['macs_removed'] / 1e6:.3g} "
-            f"| {interval(pruned, 'fvd')} | {interval(distilled, 'fvd')} | {distilled['paired']:.3g} "
-            f"| {distilled['excess']:.1%} | {'-' if accuracy is None else f'{accuracy:.1%}'} |"
+            f"| {_grouped(label(row_key(pruned)), pruned['question'])} | {pruned['removed']} "
+            f"| {pruned['parameters_removed'] / 1e6:.3g} | {pruned['macs_removed'] / 1e6:.3g} "
+            f"| {interval(pruned, 'fvd')} | {interval(distilled, 'fvd') if distilled else '-'} | {last['paired']:.3g} "
+            f"| {last['excess']:.1%} | {'-' if accuracy is None else f'{accuracy:.1%}'} |"
         )
     return lines
 

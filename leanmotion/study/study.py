@@ -1,7 +1,7 @@
 """The study: is this order the right one, deleted this way, at this granularity? Its trials run, and what they found.
 
-Every trained trial has the same budget of training steps; others are drawn only. They come in the order of what they
-answer, so that an interrupted study says something.
+Every trained trial has the same budget of training steps; the others are drawn as they are. They come in the order of
+what they answer, so that an interrupted study says something.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -34,7 +34,7 @@ class Trial:
     """What is deleted and how it is distilled.
 
     Args:
-        question: what it helps to answer: `orders`, `prediction`, `depth`, `path` or `granularity`.
+        question: what it helps to answer: `orders`, `prediction`, `granularity`, `depth`, `path` or `repair`.
         order: what chose the units.
         granularity: of the units.
         deletions: units gone after each step of the way, the last being all of them; one entry is one shot.

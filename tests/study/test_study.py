@@ -106,16 +106,17 @@ def test_what_says_most_comes_first() -> None:
     steps = tiny_settings().distillation.steps
     planned = planned_trials()
     small, full = planned[Budget.small], planned[Budget.full]
-    first = [(t.order, t.seed) for t in small[:6]]
-    assert first == [("fvd", 0), ("influence", 0), ("sets", 0), *((f"keeping_{n}", 0) for n in (1, 2, 3))]
+    first = [(t.order, t.steps) for t in small[:6]]
+    assert first == [("fvd", 0), ("influence", 0), *((f"keeping_{n}", 0) for n in (1, 2, 3)), ("sets", 0)]
     assert full[: len(small)] == small and len({key_of(t) for t in full}) == len(full)
-    assert {(t.question == "prediction", t.steps) for t in full} == {(False, steps), (True, 0)}
-    assert {t.seed for t in small if t.order in ("fvd", "influence", "sets") and t.question == "orders"} == {0, 1, 2}
-    assert [(t.question, len(t.removed)) for t in small if t.question == "depth"] == [("depth", len(BLOCKS) - 1)]
-    deep = planned_trials(len(BLOCKS) - 1)[Budget.full]
-    assert not [t for t in deep if t.question == "depth"], "asked already"
+    trained = {"depth", "path", "repair"}
+    assert {(t.question in trained, t.steps) for t in full} == {(True, steps), (False, 0)}
+    # Where deletion did harm: the deepest round that keeps some block, three times, and one block left.
+    deep = [(t.order, len(t.removed), t.seed) for t in small if t.steps]
+    assert deep == [("fvd_3", 3, 0), ("fvd_6", 6, 0), ("fvd_3", 3, 1), ("fvd_3", 3, 2)]
     path = next(t for t in full if t.question == "path")
     assert [len(d) for d in path.deletions] == [1, 3] and path.removed == small[0].removed
+    assert {t.seed for t in full if t.question == "repair" and t.order == "keeping_1"} == {0, 1, 2}
     drawn = {t.order: set(t.removed) for t in full if t.question == "prediction"}
     assert {len(gone) for gone in drawn.values()} == {2, 3, 4, 5}
     assert drawn["sets_2"] == {BLOCKS[1], BLOCKS[2]} and drawn["sets_second_2"] in (
@@ -140,30 +141,55 @@ def both(order: str, seed: int, pruned: float, distilled: float, **more: Any) ->
     return [row(order, seed, "pruned", pruned, **more), row(order, seed, "distilled", distilled, **more)]
 
 
+def alone(order: str, fvd: float, low: float | None = None, high: float | None = None, **more: Any) -> dict[str, Any]:
+    ends = {"fvd_low": fvd if low is None else low, "fvd_high": fvd if high is None else high}
+    return row(order, 0, "pruned", fvd, steps=0, **ends, **more)
+
+
 def test_the_page_says_what_the_numbers_say() -> None:
     planned = planned_trials()[Budget.full]
-    rows = [*both("fvd", 0, 4.0, 2.0), *both("reverse", 0, 90.0, 50.0), *both("keeping_1", 0, 9.0, 3.0)]
+    rows = [alone("fvd", 4.0, 2.0, 6.0), alone("reverse", 90.0, 80.0, 99.0), alone("keeping_1", 5.0, 3.0, 9.0)]
     text = page(rows, planned, META)
-    assert f"3 of {len(planned)} trials ran" in text
-    assert "one training seed ran" in text and "not run yet" in text
-    assert "- FVD, least first, training seed 1" in text.split("## Not run")[1]
-    # A spread of 2 over the seeds: 47 better than reverse, but 0 worse than the random order.
-    rows += both("fvd", 1, 4.0, 4.0)
+    assert f"3 of {len(planned)} trials ran" in text and "not run yet" in text
+    assert "- FVD, least first, 3 blocks, training seed 1" in text.split("## Not run")[1]
+    start = "Pruned only, 3 blocks deleted, the FVD order against"
+    assert f"{start} the reverse order: 4 against 90: it is better." in text
+    assert f"{start} the mean of 1 random orders that keep the two: 4 against 5: it is better, but not by more" in text
+    rows += [alone("equal_macs_1", 9.0, 8.0), alone("equal_macs_2", 3.5), alone("similarity", 4.0)]
     text = page(rows, planned, META)
-    assert "3 against 50. It is better by more than training seeds differ: the gap is 47" in text
-    assert "random orders that keep the two, after distillation: 3 against 3. It is **not** better" in text
-    rows += both("keeping_2", 0, 9.0, 6.0)
-    assert "4.5. It is better, but not by more than training seeds differ" in page(rows, planned, META)
-    assert "lowered the FVD in 5 of 5 trials" in page(rows, planned, META) or "4 of 5" in page(rows, planned, META)
-    rows += both("equal_macs_1", 0, 9.0, 8.0) + both("equal_macs_2", 0, 9.0, 3.5)
-    assert "against the best of 2 random sets of equal MACs, after distillation: 3 against 3.5" in page(
-        rows, planned, META
+    assert f"{start} the best of 2 random sets of equal MACs: 4 against 3.5: it is **not** better." in text
+    assert "which delete 1 and 1 million MACs: 4 against 4: it is **not** better." in text
+    assert "| FVD, least first | 3 | 1 | 1 | 4 (2 to 6) | - |" in text
+    kinds = ("temporal_transformer", "transformer_block")
+    rows += [
+        alone("similarity", fvd, question="granularity", granularity=g)
+        for g, fvd in zip(kinds, (3.0, 2.0), strict=True)
+    ]
+    text = page(rows, planned, META)
+    assert (
+        "FVD pruned only, least harm first: 3 transformer blocks (1 million parameters, 1 million MACs) 2; 3 temp"
+        in text
     )
-    rows += both("fvd", 2, 4.0, 3.5) + both("fvd", 0, 80.0, 20.0, question="depth", removed=6, motion_accuracy=0.5)
+    assert "| cosine similarity, transformer blocks (equal parameters) |" in text
+
+
+def test_the_page_says_what_training_repairs() -> None:
+    planned = planned_trials()[Budget.full]
+    rows = [*both("fvd_3", 0, 4.0, 2.0, question="depth")]
+    text = page([alone("fvd", 4.0), *rows], planned, META)
+    assert "3 blocks deleted in the FVD order: FVD 4 pruned only, 2 distilled (one training seed, null 27)." in text
+    rows += both("fvd_3", 1, 4.0, 4.0, question="depth") + both("fvd_3", 2, 4.0, 3.5, question="depth")
+    rows += both("fvd_6", 0, 80.0, 20.0, question="depth", removed=6, motion_accuracy=0.5)
     text = page(rows, planned, META)
     assert "3 blocks deleted in the FVD order: FVD 4 pruned only, 3.5 distilled (median of 3 training seeds" in text
-    assert "6 blocks deleted in the FVD order: FVD 80 pruned only, 20 distilled (median of 1 training seeds" in text
-    assert "motion read 50.0% and 50.0%" in text and "seed 0 (one block left) |" in text
+    assert "6 blocks deleted in the FVD order: FVD 80 pruned only, 20 distilled (one training seed" in text
+    assert "motion read 50.0% and 50.0%" in text and "| FVD, least first, 6 blocks, training seed 0 |" in text
+    assert "lowered the FVD in 3 of 4 trials and raised it in 0" in text
+    # A spread of 2 over the seeds, and a mean of 3.17.
+    rows += both("fvd_3", 0, 4.0, 3.0, question="path", path="iterative")
+    assert "3 against 3.17. Of the iterative one: It is better, but not by more than training" in page(
+        rows, planned, META
+    )
 
 
 def drawn(order: str, units: list[str], fvd: float, predicted: float) -> dict[str, Any]:
@@ -173,8 +199,8 @@ def drawn(order: str, units: list[str], fvd: float, predicted: float) -> dict[st
 
 def test_the_page_says_how_far_the_prediction_holds() -> None:
     rows = [
-        *both("fvd", 0, 4.0, 2.0, units=["a", "b"]), *both("sets", 0, 4.0, 2.0, units=["b", "a"]),
-        *both("influence", 0, 3.0, 1.0, units=["a", "c"]),
+        alone("fvd", 4.0, units=["a", "b"]), alone("sets", 4.0, units=["b", "a"]),
+        alone("influence", 3.0, units=["a", "c"]),
         drawn("fvd_2", ["a", "b"], 2.0, 1.0), drawn("sets_2", ["b", "c"], 1.0, 0.5),
         drawn("keeping_1_2", ["c"], 3.0, 2.0), drawn("fvd_4", [*"abcd"], 8.0, 4.0),
         drawn("sets_4", [*"dcba"], 8.0, 4.0), drawn("fvd_5", [*"abcde"], 90.0, 6.0),
@@ -185,8 +211,8 @@ def test_the_page_says_how_far_the_prediction_holds() -> None:
     assert "Kendall tau of 1.00" in text
     assert "**The first order fails** at 5 blocks" in text and "off by more than a factor of 3" in text
     assert "it is milder in 1 of them" in text, "at four blocks the two are one set"
-    assert "set of least predicted damage against the FVD order: pruned only 4 against 4: it deletes the same" in text
-    assert "The influence order against the FVD order: pruned only 3 against 4, distilled 1 against 2" in text
+    assert "set of least predicted damage against the FVD order, pruned only: it deletes the same blocks." in text
+    assert "The influence order against the FVD order, pruned only: 3 against 4: it is better." in text
     assert "| set of least predicted damage | 2 |" in text
 
 
