@@ -72,6 +72,10 @@ def _against(ours: Row, theirs: Row | float) -> str:
     return f"{start}: it is better{'' if ours['fvd_high'] < low else ', but not by more than the intervals'}."
 
 
+def _same(one: Row, other: Row) -> bool:
+    return sorted(one["units"]) == sorted(other["units"])
+
+
 def _of_orders(rows: Sequence[Row]) -> list[str]:
     """Whether the FVD order beats fair controls as drawn; then those that lose the two most important blocks."""
     found = _orders(rows)
@@ -131,8 +135,7 @@ def _of_influence(rows: Sequence[Row]) -> list[str]:
         if not fvd or not (ours := found.get(name)):
             continue
         start = f"{words} against the FVD order, pruned only"
-        same = sorted(ours["units"]) == sorted(fvd["units"])
-        said.append(f"{start}: it deletes the same blocks." if same else f"{start}: {_against(ours, fvd)}")
+        said.append(f"{start}: {'it deletes the same blocks.' if _same(ours, fvd) else _against(ours, fvd)}")
     return said
 
 
@@ -193,9 +196,12 @@ def _of_criteria(rows: Sequence[Row]) -> list[str]:
     for name, words in (("similarity", "cosine similarity"), ("fvd_per_mac", "FVD per MAC")):
         if "fvd" in found and name in found:
             macs = [found[order]["macs_removed"] / 1e6 for order in ("fvd", name)]
+            start = f"Pruned only, the FVD order against {words}"
             said.append(
-                f"Pruned only, the FVD order against {words}, which delete {macs[0]:.3g} and {macs[1]:.3g} million "
-                f"MACs: {_against(found['fvd'], found[name])}"
+                f"{start}: it deletes the same blocks."
+                if _same(found["fvd"], found[name])
+                else f"{start}, which delete {macs[0]:.3g} and {macs[1]:.3g} million MACs: "
+                f"{_against(found['fvd'], found[name])}"
             )
     return said
 
