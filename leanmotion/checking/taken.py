@@ -28,7 +28,7 @@ def taken() -> Iterator[Taken]:
     yield Taken("prompts.source", "UTF-8, a prompt a line", "read")
     yield Taken("prompts.source", "lines with # at the beginning", "read", "left out as comments; said, with how many")
     yield Taken("prompts.source", "prompts longer than the tokenizer takes", "read", "cut; said, with how many")
-    yield Taken("prompts.source", "other encodings, no prompt", "refused")
+    yield Taken("prompts.source", "other encodings, CSV with a heading, JSON, web pages, no prompt", "refused")
     yield Taken("extractor.path", "a TorchScript I3D of 400 logits; VideoMAE; the sprites' reader", "read", "by sha256")
     yield Taken(
         "extractor.path", "a TorchScript of another signature or other features", "refused", "tried on one clip"
@@ -57,6 +57,10 @@ def _bases() -> Iterator[Taken]:
         yield Taken(name, f"a UNet that {otherwise}", "refused", ", ".join(settings))
     known = ", ".join(f"`{kind}`" for names in BLOCKS.values() for kind in names)
     yield Taken(name, "a UNet with other blocks", "refused", f"known: {known}")
+    yield Taken(
+        name, "tensors missing; a tokenizer without vocabulary; pointers, web pages instead of weights", "refused"
+    )
+    yield Taken(name, "a single file of something else (a LoRA, a motion module)", "refused")
     yield Taken(name, "a folder that AnimateDiffPipeline saved (a `UNetMotionModel`)", "refused")
     yield Taken(name, "a scheduler that stops within `sampling.steps`", "refused", "tried")
     yield Taken(
@@ -70,7 +74,7 @@ def _adapters() -> Iterator[Taken]:
     yield Taken(name, "AnimateDiff v1, v2, v3, Lightning in one file", "read", "the format is told by its content")
     yield Taken(name, "the original's key names", "converted", "to diffusers'; exports go back")
     yield Taken(name, "keys behind any prefix (`module.`, `unet.`, ...)", "converted", "taken off")
-    yield Taken(name, "nested dictionaries (`state_dict`, ...)", "converted", "the one with motion modules")
+    yield Taken(name, "nested dictionaries and lists (`state_dict`, ...)", "converted", "the one with motion modules")
     yield Taken(name, "other weights of a training checkpoint", "converted", "left out")
     yield Taken(name, "no positions (AnimateLCM)", "converted", "made, exactly; exports have none again")
     yield Taken(name, "half precision, fp8", "converted", "to `teacher.dtype`")
@@ -81,9 +85,10 @@ def _adapters() -> Iterator[Taken]:
         yield Taken(name, kind.name, "refused", kind.mend)
     yield Taken(name, "one of SDXL's widths, or of the base's no more", "refused")
     yield Taken(name, "blocks or tensors missing, motion modules twice", "refused")
+    yield Taken(name, "quantised to whole numbers", "refused")
     yield Taken(name, "pickled code", "refused", "never run")
     yield Taken(name, "a pruned folder, an export, a whole pipeline", "refused", "with the folder to name")
-    others = [kind for kind in kinds() if not kind.startswith(("a safetensors", "a zip", "a pickle"))]
+    others = [kind for kind in kinds() if not kind.startswith(("a safetensors", "a zip archive, as torch", "a pickle"))]
     yield Taken(name, f"by its content: {'; '.join(others)}", "refused")
 
 
@@ -95,13 +100,19 @@ def _clips() -> Iterator[Taken]:
     yield Taken(name, "turned or mirrored by metadata; pixels that are not square", "converted", "as players do")
     yield Taken(name, "edit lists; covers and previews beside the video", "converted", "what plays is read")
     yield Taken(name, "links into the folder or DVC's cache", "read")
+    yield Taken(name, "high dynamic range (HLG, PQ); codecs that FFmpeg does not know", "listed")
     yield Taken(name, "links elsewhere, missing, too short, damaged, still, slanted; playlists, web pages", "listed")
     name = "clips.captions"
     layouts = " or ".join(", ".join(f"`{column}`" for column in columns) for columns in LAYOUTS)
     yield Taken(name, f"Parquet, or CSV in UTF-8 or UTF-16, of columns {layouts}", "read", "by its content")
-    yield Taken(name, f"{len(DELIMITERS)} delimiters (comma, tab, semicolon); headings in any case", "read")
+    yield Taken(name, f"{len(DELIMITERS)} delimiters (comma, tab, semicolon, bar); headings in any case", "read")
     yield Taken(name, "commas without quotes in the last column", "converted", "part of the caption")
     yield Taken(name, "names with backslashes, other accents, the folder's own name", "converted")
     yield Taken(name, "ids that went through floats; `nan`, `None` and the like", "converted", "to numbers; to nothing")
-    yield Taken(name, "no caption, lists, numbers, quotes or line ends that break a row", "listed", "with the row")
-    yield Taken(name, "other columns or encodings, archives, names outside the folder, not one clip", "refused")
+    yield Taken(
+        name,
+        "no caption, lists, numbers, controls, lost letters, quotes or line ends that break a row",
+        "listed",
+        "with the row",
+    )
+    yield Taken(name, "other columns or encodings, JSON, archives, names outside the folder, not one clip", "refused")

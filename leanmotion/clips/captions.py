@@ -6,6 +6,7 @@ import ast
 import csv
 import math
 import re
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +20,12 @@ from leanmotion.pipeline.file_kinds import file_kind
 
 LAYOUTS = (("file", "caption"), ("videoid", "name", "page_dir"))
 """Columns that are needed: ours, and WebVid's, whose video is `page_dir/videoid.mp4`."""
-DELIMITERS = (",", "\t", ";")
+DELIMITERS = (",", "\t", ";", "|")
 _MISSING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "na"}
 """How programs write that there is nothing."""
 _LONGEST = 1_000_000
 """Characters of a cell: a quote that nobody closes must not take in a whole file."""
+_NEEDED = "needed are file and caption, or videoid, name and page_dir"
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 Exists = Callable[[str], bool]
@@ -95,7 +97,14 @@ def _csv(path: Path, exists: Exists) -> Iterator[tuple[Row, bool]]:
         encoding = _BOMS.get(file.read(2), "utf-8-sig")
     with path.open(newline="", encoding=encoding) as file:
         lines = _Lines(file)
-        delimiter, header = _header(path, next(iter(lines), ""))
+        first = next(iter(lines), "")
+        if re.fullmatch(r"sep=.\s*", first):  # written for Excel; the header tells it too
+            first = next(iter(lines), "")
+        if "\0" in first:
+            raise LeanmotionError(
+                f"{path}: not a readable captions file (UTF-16 without its mark, or UTF-32?): save it as UTF-8"
+            )
+        delimiter, header, blank = _header(path, first)
         places = _columns(path, header)
         last = max(places, key=lambda name: places[name])
         told = len(header) - 1 if places[last] == len(header) - 1 and last in ("caption", "name") else None
@@ -107,10 +116,12 @@ def _csv(path: Path, exists: Exists) -> Iterator[tuple[Row, bool]]:
             if isinstance(cells, str):
                 yield Row(number, "", "", cells), False
                 continue
-            while len(cells) > len(header) and not cells[-1].strip():
-                cells.pop()
+            for _ in range(blank):
+                if len(cells) > len(header) and not cells[-1].strip():
+                    cells.pop()
             if len(cells) > len(header) and told is not None:
-                cells = [*cells[:told], delimiter.join(cells[told:])]
+                rest = delimiter.join(cells[told:])
+                cells = [*cells[:told], rest if rest.strip(f"{delimiter} ") else ""]
             if len(cells) > len(header):
                 yield (
                     Row(number, "", "", f"has {len(cells)} cells, the header {len(header)}: quote what holds a comma"),
@@ -171,14 +182,19 @@ def _whole(rows: Iterable[tuple[Row, bool]], exists: Exists) -> Iterator[Row]:
         yield held
 
 
-def _header(path: Path, line: str) -> tuple[str, list[str]]:
-    """The delimiter, by which one makes columns that are needed; and the names of all columns."""
+def _header(path: Path, line: str) -> tuple[str, list[str], int]:
+    """The delimiter, by which one makes columns that are needed; the names of columns; how many blank ones follow."""
     found = [next(csv.reader([line], delimiter=delimiter), []) for delimiter in DELIMITERS]
     for delimiter, names in zip(DELIMITERS, found, strict=True):
+        count = len(names)
         while names and not names[-1].strip():
             names.pop()
         if _layout(names):
-            return delimiter, names
+            return delimiter, names, count - len(names)
+    if not line:
+        raise LeanmotionError(f"{path}: is empty: {_NEEDED}")
+    if line.lstrip()[:1] in ("{", "["):
+        raise LeanmotionError(f"{path}: is JSON: give the captions as CSV or Parquet")
     _columns(path, found[0])
     raise AssertionError("refused above")
 
@@ -191,9 +207,7 @@ def _layout(names: Sequence[str]) -> tuple[str, ...] | None:
 def _columns(path: Path, names: Sequence[str]) -> dict[str, int]:
     """Needed column -> its place."""
     if (layout := _layout(names)) is None:
-        raise LeanmotionError(
-            f"{path}: has columns {', '.join(names)[:200]}: needed are file and caption, or videoid, name and page_dir"
-        )
+        raise LeanmotionError(f"{path}: has columns {', '.join(names)[:200]}: {_NEEDED}")
     plain = [name.strip().casefold() for name in names]
     if twice := [name for name in layout if plain.count(name) > 1]:
         raise LeanmotionError(f"{path}: has two columns {twice[0]}: keep one")
@@ -246,11 +260,24 @@ def _caption(value: Any) -> str:
         text = quoted[1].replace('""', '"')
     if "\0" in text:
         raise _Unreadable("holds a NUL")
-    if text[:1] in ("[", "{"):
-        try:
-            listed = isinstance(ast.literal_eval(text), list | dict | set)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            listed = False
-        if listed:
-            raise _Unreadable("is a list: give one caption a row")
-    return text
+    if any(unicodedata.category(character) == "Cc" and character not in "\t\n\r" for character in text):
+        raise _Unreadable("holds control characters")
+    if "\ufffd" in text:
+        raise _Unreadable("was read in a wrong encoding before (it holds \ufffd)")
+    if _is_list(text):
+        raise _Unreadable("is a list: give one caption a row")
+    return text if any(character.isprintable() and not character.isspace() for character in text) else ""
+
+
+def _is_list(text: str) -> bool:
+    """Whether this is a list or bytes as a program wrote them (`['one', 'two']`), cut short or not."""
+    if re.match(r"""(?:array\()?[\[{]\s*b?['"]""", text):
+        return True
+    if text[:1] not in ("[", "{", "(", "b"):
+        return False
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    texts = isinstance(found, tuple) and found and all(isinstance(one, str) for one in found)
+    return bool(texts) or isinstance(found, list | dict | set | bytes)

@@ -27,6 +27,10 @@ Playlists and scripts (HLS, concat, ...) name other files and addresses.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 """A decoder that finds damage stops, where it would else conceal it and go on."""
 
+_HDR = (16, 18)
+"""Transfer characteristics (ITU-T H.273, table 3) of PQ and HLG: taken for SDR, pictures come out pale."""
+_CLEAR = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
 
 @dataclass(frozen=True)
 class _Stream:
@@ -93,6 +97,9 @@ def _stream(path: Path) -> _Stream:
         videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
             raise ValueError("has no pictures")
+        videos = [s for s in videos if s.codec_context is not None]
+        if not videos:
+            raise ValueError("is of a codec that is not read here")
         played = dict.fromkeys((stream.index for stream in videos), 0)
         for packet in container.demux(videos):
             if packet.size and not packet.is_discard:
@@ -111,14 +118,25 @@ def _frames(path: Path, stream: _Stream) -> Iterator[tuple[Any, Fraction]]:
         return
     with _open(path) as container:
         chosen = container.streams.video[stream.number]
-        chosen.codec_context.options = _STRICT
+        decoder = _decoder(chosen)
         for packet in container.demux(chosen):
             if packet.is_corrupt:
                 raise ValueError("is damaged")
-            for frame in packet.decode():
+            for frame in decoder.decode(packet):
                 if frame.is_corrupt:
                     raise ValueError("is damaged")
+                if frame.color_trc in _HDR:
+                    raise ValueError("is HDR: map its tones to SDR first")
                 yield frame, chosen.sample_aspect_ratio or Fraction(1)
+
+
+def _decoder(stream: Any) -> Any:
+    """A stream's decoder; FFmpeg's own ones of VP8 and VP9 leave out transparency, those of libvpx do not."""
+    decoder, clear = stream.codec_context, stream.metadata.get("alpha_mode") == "1"
+    if clear and decoder.name in _CLEAR:
+        decoder = av.CodecContext.create(_CLEAR[decoder.name], "r")
+    decoder.options = _STRICT
+    return decoder
 
 
 def _open(path: Path) -> Any:

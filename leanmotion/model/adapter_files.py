@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ NOTE = "motion_adapter"
 PLACE = re.compile(r"(?:(?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.\d+\.")
 # Of several state dicts in one file the one under the first of these names; averages beside it are left out.
 _NAMES = ("state_dict", "module", "model", "unet", "motion_module", "motion_adapter", "params")
-_DEEPEST = 4
+_DEEPEST = 16
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             with safe_open(path, framework="pt") as file:
                 note = (file.metadata() or {}).get(NOTE, "{}")
                 return {key: file.get_tensor(key) for key in file.keys()}, _note(note)  # noqa: SIM118
-        if not name.startswith(("a zip", "a pickle")):
+        if not name.startswith(("a zip archive, as torch", "a pickle")):
             raise LeanmotionError(f"{what}: is {name}: {kind.mend or 'give a .safetensors or a torch file'}")
         return _state_dict(what, _torch_load(path)), _note(_record(path))
     except pickle.UnpicklingError as error:
@@ -114,6 +114,9 @@ def motion_tensors(what: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     for key, value in tensors.items():
         if place := PLACE.search(key):
             found.setdefault(key[: place.start()], {})[key[place.start() :]] = value
+    if odd := next((v for part in found.values() for v in part.values() if not v.is_floating_point()), None):
+        kind = str(odd.dtype).removeprefix("torch.")
+        raise LeanmotionError(f"{what}: holds weights as {kind} (quantised?): give it in floating point")
     if not found:
         refuse_others(what, tensors, NOT_MOTION)
         raise LeanmotionError(f"{what}: holds no motion modules: {_PLAIN}")
@@ -160,7 +163,7 @@ def _torch_load(path: Path) -> Any:
 
 
 def _state_dict(what: str, loaded: Any) -> dict[str, Tensor]:
-    if not isinstance(loaded, Mapping):
+    if not isinstance(loaded, Mapping | list | tuple):
         raise LeanmotionError(f"{what}: holds a {type(loaded).__name__}: give a state dict")
     held = dict(_tensors_in(loaded, ""))
     fits = {name: tensors for name, tensors in held.items() if any(PLACE.search(key) for key in tensors)}
@@ -170,14 +173,20 @@ def _state_dict(what: str, loaded: Any) -> dict[str, Tensor]:
             raise LeanmotionError(f"{what}: holds several state dicts ({', '.join(sorted(fits))}): keep one")
         return fits[known[0]]
     # Of what holds none, all keys: they say what it is.
-    return next(iter(fits.values()), {key: value for tensors in held.values() for key, value in tensors.items()})
+    everything = {key: value for tensors in held.values() for key, value in tensors.items()}
+    if not everything:
+        raise LeanmotionError(f"{what}: holds no tensors by name: give a state dict")
+    return next(iter(fits.values()), everything)
 
 
-def _tensors_in(loaded: Mapping[Any, Any], name: str, depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Names of nested dictionaries, and the tensors that each holds itself."""
-    tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-    if tensors:
+def _tensors_in(
+    loaded: Mapping[Any, Any] | Sequence[Any], name: str, depth: int = 0
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Names of nested dictionaries, in lists too, and the tensors that each holds itself."""
+    entries = dict(loaded) if isinstance(loaded, Mapping) else dict(enumerate(loaded))
+    tensors = {str(key): value for key, value in entries.items() if isinstance(value, Tensor)}
+    if tensors and isinstance(loaded, Mapping):
         yield name or "the file itself", tensors
-    for key, value in loaded.items():
-        if isinstance(value, Mapping) and depth < _DEEPEST:
+    for key, value in entries.items():
+        if isinstance(value, Mapping | list | tuple) and depth < _DEEPEST:
             yield from _tensors_in(value, f"{name}/{key}" if name else str(key), depth + 1)

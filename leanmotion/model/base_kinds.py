@@ -45,6 +45,7 @@ PLAIN = (
     Plain("cross_attention_norm", None, _ATTENTION),
     Plain("resnet_time_scale_shift", "default", _RESNET),
     Plain("resnet_skip_time_act", False, _RESNET),
+    Plain("act_fn", "silu", "has another activation, of which motion UNets take half"),
     Plain("resnet_out_scale_factor", 1.0, _RESNET),
     Plain("conv_in_kernel", 3, "has another first convolution"),
     Plain("conv_out_kernel", 3, "has another last convolution"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.base_kinds import refuse_other_configs, refuse_other_unets
 from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, base_variant, commit_of, locate
+from leanmotion.model.whole_base import refuse_gaps, refuse_other_files, whole_text_encoder
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import Teacher
@@ -143,25 +144,30 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
     """The base pipeline, in the teacher's dtype, without a safety checker.
 
     Raises:
-        LeanmotionError: Not a Stable Diffusion pipeline with a plain `UNet2DConditionModel`.
+        LeanmotionError: Not a whole Stable Diffusion pipeline with a plain `UNet2DConditionModel`.
     """
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     from leanmotion.pipeline.alignment import align
 
-    place = locate(teacher.base, role="base")
+    place, what = locate(teacher.base, role="base"), f"teacher.base: {teacher.base}"
     options: dict[str, Any] = {"dtype": getattr(torch, teacher.dtype)}
+    refuse_other_files(place, what)
     try:
         with _quiet_loading():
             if place.is_file():
                 # diffusers would ask the hub for the configuration that a single file lacks, though no hub id is named.
                 base = StableDiffusionPipeline.from_single_file(str(place), local_files_only=True, **options)
             else:
+                text = whole_text_encoder(place, what, options)
+                parts = {} if text is None else {"text_encoder": text}
                 base = StableDiffusionPipeline.from_pretrained(
-                    place, safety_checker=None, requires_safety_checker=False, trust_remote_code=False,
+                    place, **parts, safety_checker=None, requires_safety_checker=False, trust_remote_code=False,
                     variant=base_variant(place), **options,
                 )  # fmt: skip
+    except LeanmotionError:
+        raise
     except Exception as error:  # diffusers raises many kinds on a folder that is not one
         mend = " (a single file takes its configuration from the hub's cache: give a folder)" if place.is_file() else ""
         raise LeanmotionError(f"teacher.base: {place} does not load ({_line(error)}){mend}") from error
@@ -170,6 +176,7 @@ def load_base(teacher: Teacher) -> "StableDiffusionPipeline":
         raise LeanmotionError(
             f"teacher.base: {place} holds a {type(base.unet).__name__}: give a base with a UNet2DConditionModel"
         )
+    refuse_gaps(base, what)
     for part in (base.unet, base.vae, base.text_encoder):
         align(part)
     return base

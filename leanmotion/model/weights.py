@@ -153,8 +153,10 @@ def adapter_config(folder: Path) -> dict[str, Any]:
         for name, part in (("model_index.json", "motion_adapter"), ("portable", "portable")):
             if (folder / name).exists():
                 raise LeanmotionError(f"{what}: is {_WHOLE[name]}: name its {part} folder") from error
+        single = sorted(path.name for path in folder.iterdir() if path.suffix in WEIGHTS) if folder.is_dir() else []
+        mend = f", or name the file, as {single[0]}" if single else ""
         raise LeanmotionError(
-            f"{what}: no readable config.json: get the whole folder of a diffusers MotionAdapter"
+            f"{what}: no readable config.json: get the whole folder of a diffusers MotionAdapter{mend}"
         ) from error
     if kind == "LeanMotionAdapter":
         raise LeanmotionError(

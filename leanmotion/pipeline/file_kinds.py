@@ -1,5 +1,6 @@
 """What a file is by its first bytes, whatever its name says."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,12 @@ _STARTS = (
     (b"7z\xbc\xaf", FileKind("a 7z archive", "unpack it")),
     (b"Rar!", FileKind("a RAR archive", "unpack it")),
     (b"\x28\xb5\x2f\xfd", FileKind("compressed by zstd", "unpack it")),
+    (b"BZh", FileKind("compressed by bzip2", "unpack it")),
+    (b"\xfd7zXZ", FileKind("compressed by xz", "unpack it")),
+    (b"\x93NUMPY", FileKind("a NumPy array")),
+    (b"ARROW1", FileKind("an Arrow (Feather) table")),
+    (b"SQLite format 3", FileKind("an SQLite database")),
+    (b"\xd0\xcf\x11\xe0", FileKind("a document of old Office programs (Excel, Word)")),
     (b"PAR1", FileKind("a Parquet table")),
     (b"%PDF", FileKind("a PDF")),
     (b"\x89PNG", FileKind("a PNG picture")),
@@ -34,13 +41,28 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body")
 _PAGE = FileKind("a web page", "download the file itself")
 _SAFETENSORS = FileKind("a safetensors file")
 _ZIP = FileKind("a zip archive, as torch writes them")
+_OFFICE = FileKind("a document of Office programs (Excel, Word)")
+_OTHER_ZIP = FileKind("a zip archive", "unpack it")
+_TAR = FileKind("a tar archive", "unpack it")
+_TORCH_ENTRY = re.compile(rb"[^/]+/(?:data|version|byteorder|code|constants|extra|\.)")
 _PICKLE = FileKind("a pickle")
 _TEXT = FileKind("a text")
 
 
 def kinds() -> list[str]:
     """The names of all kinds that are known."""
-    told = (*(kind for _, kind in _STARTS), _EMPTY, _PAGE, _SAFETENSORS, _ZIP, _PICKLE, _TEXT)
+    told = (
+        *(kind for _, kind in _STARTS),
+        _EMPTY,
+        _PAGE,
+        _SAFETENSORS,
+        _ZIP,
+        _OFFICE,
+        _OTHER_ZIP,
+        _TAR,
+        _PICKLE,
+        _TEXT,
+    )
     return list(dict.fromkeys(kind.name for kind in told))
 
 
@@ -62,10 +84,20 @@ def file_kind(path: str | Path) -> FileKind | None:
     if is_safetensors(start):
         return _SAFETENSORS
     if start.startswith(b"PK\x03\x04"):
-        return _ZIP
+        return _zip(start)
+    if start[257:262] == b"ustar":
+        return _TAR
     if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":
         return _PICKLE
     return _TEXT if _is_text(start) else None
+
+
+def _zip(start: bytes) -> FileKind:
+    """Of a zip archive, by the name of its first entry: 30 bytes from its start, of the length at 26."""
+    name = start[30 : 30 + int.from_bytes(start[26:28], "little")]
+    if _TORCH_ENTRY.match(name):
+        return _ZIP
+    return _OFFICE if name.startswith((b"[Content_Types]", b"_rels/", b"xl/", b"mimetype")) else _OTHER_ZIP
 
 
 def is_safetensors(start: bytes) -> bool:

@@ -4,15 +4,23 @@ The first N rows never depend on N. Every table has its own seeds: none is drawn
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.file_kinds import file_kind
 from leanmotion.pipeline.settings import Clips, Prompts
 from leanmotion.pipeline.watched_paths import SPRITES_CAPTIONS, built_in
 
 SPLITS = ("rank", "select", "report")
+_MEND = "name a text file, one prompt a line"
+# What CSV, JSON and JSON lines begin with; a prompt may hold commas and quotes.
+_HEADING = re.compile(
+    r"^\W*(?:prompts?|captions?|text)\W*$|^(?:[\w\"]+[,;\t])+\"?(?:prompt|caption|text)\"?\s*(?:$|[,;\t])"
+)
+_JSON = re.compile(r"\s*(?:\[$|\[\"|\{\")")
 
 
 def prompt_rows(settings: Prompts, split: str) -> list[dict[str, Any]]:
@@ -99,14 +107,20 @@ def count_comments(source: str) -> int:
 
 def _lines(source: str, setting: str) -> list[str]:
     try:
+        kind = file_kind(source)
+        if kind is not None and kind.name not in ("a text", "empty"):
+            raise LeanmotionError(f"{setting}: {source} is {kind.name}: {kind.mend or _MEND}")
         lines = Path(source).read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
-        raise LeanmotionError(
-            f"{setting}: {source} is missing: name a text file, one prompt a line, or builtin/sprites-captions"
-        ) from None
+        raise LeanmotionError(f"{setting}: {source} is missing: {_MEND}, or builtin/sprites-captions") from None
     except (UnicodeDecodeError, OSError) as error:
         raise LeanmotionError(f"{setting}: {source} is not a UTF-8 text file ({error})") from error
-    return [line for line in lines if line.strip()]
+    lines = [line for line in lines if line.strip()]
+    if any("\0" in line for line in lines):
+        raise LeanmotionError(f"{setting}: {source} is not a UTF-8 text file (it holds NULs): save it as UTF-8")
+    if lines and (_HEADING.search(lines[0].casefold()) or all(_JSON.match(line) for line in lines)):
+        raise LeanmotionError(f"{setting}: {source} is a table or JSON by its first line: {_MEND}, and nothing else")
+    return lines
 
 
 def _sequence(prompts: Sequence[str], count: int, seed: int, split: str) -> list[str]:

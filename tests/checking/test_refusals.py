@@ -288,6 +288,7 @@ UNETS: dict[str, tuple[dict[str, Any], str]] = {
         "SDXL",
     ),
     "LCM": ({"time_cond_proj_dim": 16}, "LCM"),
+    "another activation": ({"act_fn": "gelu"}, "activation"),
     "classes": ({"num_class_embeds": 10}, "classes"),
     "another text encoder": ({"encoder_hid_dim": 16, "encoder_hid_dim_type": "text_proj"}, "text"),
     "scale and shift": ({"resnet_time_scale_shift": "scale_shift"}, "resnet"),

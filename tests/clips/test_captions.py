@@ -49,7 +49,14 @@ MEANT: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "a line end in quotes": ('file,caption\na.mp4,"a cat\nruns"\nb.mp4,a dog\n', [("a.mp4", "a cat\nruns"), DOG]),
     "more columns": ("caption,x,file\na cat,1,a.mp4\n", [CAT]),
     "an index": (",file,caption\n0,a.mp4,a cat\n", [CAT]),
-    "trailing commas": ("file,caption,\na.mp4,a cat,\n", [CAT]),
+    "trailing commas": ("file,caption,\na.mp4,a cat,\nb.mp4,a dog, big,\n", [CAT, ("b.mp4", "a dog, big")]),
+    "a comma at the end": ("file,caption\na.mp4,a cat,\n", [("a.mp4", "a cat,")]),
+    "bars": ("file|caption\na.mp4|a cat, fast\n", [("a.mp4", "a cat, fast")]),
+    "Excel's first line": ("sep=;\nfile;caption\na.mp4;a cat\n", [CAT]),
+    "brackets": (
+        "file,caption\na.mp4,[intro] a cat\nb.mp4,(a dog)\n",
+        [("a.mp4", "[intro] a cat"), ("b.mp4", "(a dog)")],
+    ),
     "semicolons": ("file;caption\na.mp4;a cat, fast\n", [("a.mp4", "a cat, fast")]),
     "tabs": ("file\tcaption\na.mp4\ta cat, fast\n", [("a.mp4", "a cat, fast")]),
     "headings in capitals, with spaces": ("File, Caption\na.mp4, a cat\n", [CAT]),
@@ -77,6 +84,14 @@ LISTED: dict[str, tuple[str, list[tuple[str, str]], list[tuple[int, str]]]] = {
         [],
         [(1, "no caption"), (2, "no caption"), (3, "no caption"), (4, "names no video")],
     ),
+    "commas alone": ("file,caption\na.mp4,,\na.mp4,, ,\nb.mp4,a dog\n", [DOG], [(1, "no caption"), (2, "no caption")]),
+    "nothing to see": ("file,caption\na.mp4,\u200b\nb.mp4,a dog\n", [DOG], [(1, "no caption")]),
+    "controls": ("file,caption\na.mp4,a\x07cat\nb.mp4,a dog\n", [DOG], [(1, "control characters")]),
+    "lost letters": ("file,caption\na.mp4,caf\ufffd\nb.mp4,a dog\n", [DOG], [(1, "wrong encoding")]),
+    "a tuple": ("file,caption\na.mp4,\"('one', 'two')\"\nb.mp4,a dog\n", [DOG], [(1, "is a list")]),
+    "a list cut short": ("file,caption\na.mp4,\"['one', 'tw\"\nb.mp4,a dog\n", [DOG], [(1, "is a list")]),
+    "an array": ("file,caption\na.mp4,\"array(['one'], dtype=object)\"\nb.mp4,a dog\n", [DOG], [(1, "is a list")]),
+    "bytes": ("file,caption\na.mp4,b'a cat'\nb.mp4,a dog\n", [DOG], [(1, "is a list")]),
     "a list": ("file,caption\na.mp4,\"['one', 'two']\"\nb.mp4,a dog\n", [DOG], [(1, "is a list")]),
     "an unquoted line end": (
         "file,caption\na.mp4,a cat\nthat runs\nb.mp4,a dog\n",
@@ -114,12 +129,13 @@ def test_what_cannot_be_read_is_listed(name: str, tmp_path: Path) -> None:
 
 
 # A captions file holds what people write: any text but NUL, other line ends than \n (which CSV keeps as they are) and
-# what this reader takes for something else than a caption.
+# what this reader takes for something else than a caption, delimiters alone among it.
 MISSING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "na"}
 captions = (
     st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
     .map(str.strip)
-    .filter(lambda text: text.casefold() not in MISSING and text[0] not in '[{"')
+    .filter(lambda text: text.casefold() not in MISSING and text[0] not in '[{"' and "\ufffd" not in text)
+    .filter(lambda text: any(c.isprintable() and not c.isspace() for c in text.replace(",", "")))
 )
 
 
@@ -185,7 +201,14 @@ def test_parquet(name: str, suffix: str, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "empty": (b"", "has columns :"),
+    "empty": (b"", "is empty: needed are file and caption"),
+    "JSON": (b'[{"file": "a.mp4", "caption": "a cat"}]', "is JSON"),
+    "JSON lines": (b'{"file": "a.mp4", "caption": "a cat"}\n', "is JSON"),
+    "UTF-16 without its mark": ("file,caption\na.mp4,a cat\n".encode("utf-16-le"), "save it as UTF-8"),
+    "UTF-32": ("file,caption\na.mp4,a cat\n".encode("utf-32"), "save it as UTF-8"),
+    "Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a document of old Office programs"),
+    "Feather": (b"ARROW1\0\0\xff\xff", "an Arrow"),
+    "a database": (b"SQLite format 3\0", "an SQLite database"),
     "no header": (b"a.mp4,a cat\n", "has columns a.mp4, a cat: needed are file and caption"),
     "other columns": (b"path,text\na.mp4,a cat\n", "has columns path, text"),
     "a column twice": (b"file,caption,Caption\na.mp4,x,y\n", "two columns caption"),

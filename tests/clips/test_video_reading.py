@@ -240,6 +240,41 @@ def test_damage_is_not_concealed(name: str, tmp_path: Path) -> None:
     assert refused and skipped(path, frames=24)
 
 
+@pytest.mark.parametrize(
+    ("name", "known", "unknown"),
+    [("a.avi", b"FMP4", b"ZZZZ"), ("a.mp4", b"avc1", b"zzz1"), ("a.mkv", b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XXX")],
+)
+def test_an_unknown_codec_is_named(name: str, known: bytes, unknown: bytes, tmp_path: Path) -> None:
+    path = encode(tmp_path / name, pattern(4), **({"codec": "mpeg4"} if name == "a.avi" else {}))
+    content = path.read_bytes()
+    assert known in content
+    path.write_bytes(content.replace(known, unknown))
+    assert skipped(path) == "is of a codec that is not read here"
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+def test_high_dynamic_range_is_not_taken_for_plain(transfer: str, tmp_path: Path) -> None:
+    options = {"x265-params": f"transfer={transfer}:colorprim=bt2020:colormatrix=bt2020nc:log-level=none"}
+    path = encode(tmp_path / "a.mp4", pattern(4), "libx265", pixels="yuv420p10le", options=options)
+    assert skipped(path) == "is HDR: map its tones to SDR first"
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparent_webm_is_white(codec: str, tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = add(container, pattern(4), codec, pixels="yuva420p")
+        for i, picture in enumerate(pattern(4)):
+            seen = np.full((64, 96, 1), 255, np.uint8)
+            seen[:32, 48:] = 0
+            frame = av.VideoFrame.from_ndarray(np.concatenate([picture, seen], -1), format="rgba")
+            frame.pts = i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    wanted = pattern(4)
+    wanted[:, :32, 48:] = 255
+    assert is_like(read(tmp_path / "a.webm"), wanted)
+
+
 def test_a_video_with_fewer_pictures_than_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fields, hidden frames: then pictures are counted, and no seed finds the clip broken."""
     from leanmotion.clips import video_reading

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import pathlib
 import shutil
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +78,8 @@ NESTED: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "an average alone": lambda s: {"epoch": 1, "ema_state_dict": s},
     "unet": lambda s: {"unet": s},
     "motion_module": lambda s: {"motion_module": s},
-    "any name, deeper": lambda s: {"a": {"b": {"c": s}}},
+    "any name, deeper": lambda s: {"a": {"b": {"c": {"d": {"e": {"f": s}}}}}},
+    "a list": lambda s: {"models": [s], "shadow_params": list(s.values())},
     "an ordered dictionary": OrderedDict,
     "a config beside it": lambda s: {**s, "animatediff_config": {"a": 1}},
     "parameters": lambda s: {key: torch.nn.Parameter(value) for key, value in s.items()},
@@ -95,6 +98,13 @@ def test_formats_are_told_by_content(kind: str, name: str, tmp_path: Path) -> No
     is_read(written.rename(tmp_path / name))
 
 
+def zipped(name: str) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, "x")
+    return content.getvalue()
+
+
 CONTENTS = {
     "a web page": (b"\n<!DOCTYPE html><html>Not found</html>", "a web page"),
     "an LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 18\n", "git lfs pull"),
@@ -102,8 +112,16 @@ CONTENTS = {
     "GGUF": (b"GGUF\x03\0\0\0", "a GGUF file"),
     "HDF5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     "a text": (b"Entry not found", "is a text"),
+    "bzip2": (b"BZh91AY&SY", "compressed by bzip2: unpack it"),
+    "xz": (b"\xfd7zXZ\0\0", "compressed by xz: unpack it"),
+    "NumPy": (b"\x93NUMPY\1\0", "a NumPy array"),
+    "tar": (b"mm.ckpt".ljust(257, b"\0") + b"ustar\x0000", "a tar archive: unpack it"),
+    "a zip of files": (zipped("mm.ckpt"), "a zip archive: unpack it"),
+    "NumPy, several": (zipped("conv_in.weight.npy"), "a zip archive"),
+    "a sheet": (zipped("[Content_Types].xml"), "a document of Office programs"),
+    "a torn torch archive": (zipped("archive/data.pkl")[:60], "not a readable file, or cut short"),
     "junk": (bytes(range(200, 256)) * 9, "not a readable file, or cut short"),
-    "an archive": (b"PK\x03\x04" + bytes(200), "not a readable file, or cut short"),
+    "a torn archive": (b"PK\x03\x04" + bytes(200), "a zip archive"),
 }
 
 
@@ -118,8 +136,13 @@ def test_files_of_other_kinds(name: str, suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [[STATE], {"args": argparse.Namespace(lr=1), "state_dict": STATE}, {"path": pathlib.PurePosixPath("x")}],
-    ids=["list", "namespace", "path"],
+    [
+        [STATE, STATE],
+        list(STATE.values()),
+        {"args": argparse.Namespace(lr=1), "state_dict": STATE},
+        {"path": pathlib.PurePosixPath("x")},
+    ],
+    ids=["two", "list", "namespace", "path"],
 )
 def test_pickles_of_other_things(content: Any, tmp_path: Path) -> None:
     refused(write(tmp_path / "mm.ckpt", content), "mm.ckpt")
@@ -163,6 +186,19 @@ def test_other_models_are_called_what_they_are(key: str, tmp_path: Path) -> None
 def test_every_other_kind_has_its_key() -> None:
     named = " ".join(name for _, name in KEYS.values())
     assert all(kind.name.split(",")[0].split(" (")[0] in named for kind in (*OTHER_KINDS, *NOT_MOTION))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.complex64])
+def test_weights_that_are_not_floating_point_are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Quantised weights mean nothing without their scales."""
+    some = {key: value.to(dtype) if key.endswith("to_q.weight") else value for key, value in STATE.items()}
+    refused(write(tmp_path / "mm.safetensors", some), f"holds weights as {str(dtype).removeprefix('torch.')}")
+
+
+def test_a_folder_of_single_files_names_one(tmp_path: Path) -> None:
+    write(tmp_path / "mm_v2.ckpt", STATE)
+    with pytest.raises(LeanmotionError, match=r"get the whole folder .*, or name the file, as mm_v2\.ckpt"):
+        load_adapter(tmp_path)
 
 
 def test_a_pia_module_is_named(tmp_path: Path) -> None:

@@ -161,3 +161,33 @@ def test_files_that_are_no_text(tmp_path) -> None:
             load_prompts(str(tmp_path / source))
     with pytest.raises(LeanmotionError, match=r"^prompts\.confirm_source: q\.txt is missing"):
         prompt_rows(prompts(confirm_source="q.txt"), "confirm/1")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a cat\na dog\n".encode("utf-16-le"), "NULs"),
+        (b"prompt\na cat\n", "a table or JSON"),
+        (b'id,prompt\n1,"a cat, big"\n', "a table or JSON"),
+        (b'["a cat", "a dog"]\n', "a table or JSON"),
+        (b'{"prompt": "a cat"}\n{"prompt": "a dog"}\n', "a table or JSON"),
+        (b"<html>Not found</html>\n", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
+        (b"PAR1rest", "a Parquet table"),
+    ],
+)
+def test_what_is_no_list_of_prompts(content: bytes, said: str, tmp_path: Path) -> None:
+    """Its heading, quotes and brackets would be drawn as prompts."""
+    (tmp_path / "prompts.txt").write_bytes(content)
+    with pytest.raises(LeanmotionError, match=said) as caught:
+        load_prompts(str(tmp_path / "prompts.txt"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ['"a cat", said the dog', "a caption, in red", "text, everywhere", "[a cat:1.2]", "{a cat|a dog}", "- a cat"],
+)
+def test_prompts_that_look_like_something_else_are_prompts(prompt: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text(f"{prompt}\na dog\n")
+    assert load_prompts(str(tmp_path / "prompts.txt")) == [prompt, "a dog"]
