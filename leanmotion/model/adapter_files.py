@@ -114,9 +114,9 @@ def motion_tensors(what: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     for key, value in tensors.items():
         if place := PLACE.search(key):
             found.setdefault(key[: place.start()], {})[key[place.start() :]] = value
-    if odd := next((v for part in found.values() for v in part.values() if not v.is_floating_point()), None):
-        kind = str(odd.dtype).removeprefix("torch.")
-        raise LeanmotionError(f"{what}: holds weights as {kind} (quantised?): give it in floating point")
+    dtypes = {value.dtype for tensors in found.values() for value in tensors.values()}
+    if odd := sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if not dtype.is_floating_point):
+        raise LeanmotionError(f"{what}: holds weights as {odd[0]} (quantised?): give it in floating point")
     if not found:
         refuse_others(what, tensors, NOT_MOTION)
         raise LeanmotionError(f"{what}: holds no motion modules: {_PLAIN}")

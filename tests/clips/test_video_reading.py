@@ -262,7 +262,7 @@ def test_high_dynamic_range_is_not_taken_for_plain(transfer: str, tmp_path: Path
 @pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
 def test_transparent_webm_is_white(codec: str, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.webm"), "w") as container:
-        stream = add(container, pattern(4), codec, pixels="yuva420p")
+        stream = add(container, pattern(4), codec, pixels="yuva420p", options={"auto-alt-ref": "0"})
         for i, picture in enumerate(pattern(4)):
             seen = np.full((64, 96, 1), 255, np.uint8)
             seen[:32, 48:] = 0

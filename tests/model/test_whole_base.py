@@ -31,7 +31,7 @@ def place(teacher_folder: Any, tmp_path: Path) -> SimpleNamespace:
 
 
 def teacher(base: Path, adapter: Path) -> Teacher:
-    return Teacher.model_validate({"base": str(base), "adapter": str(adapter), "blocks": ["mid_0"]})
+    return Teacher(base=str(base), adapter=str(adapter))
 
 
 def refused(place: SimpleNamespace, *said: str) -> None:
