@@ -80,7 +80,7 @@ class TemporalTransformer(nn.Module):
         x = x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(0, 1)  # (batch * places) frames channels
         x = self.transformer_blocks[0](x)
         x = x.unflatten(0, (-1, height * width)).transpose(1, 2).flatten(0, 1)
-        return self.proj_out(x).transpose(1, 2).unflatten(2, (height, width)) + hidden_states
+        return self.proj_out(x).transpose(1, 2).unflatten(2, (height, width)).contiguous() + hidden_states
 
 
 # AnimateDiff-Evolved

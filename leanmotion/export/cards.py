@@ -54,7 +54,7 @@ def write_cards(
 def _what_it_is(settings: Settings, record: TeacherRecord, student: Student) -> dict[str, Any]:
     teacher, revisions = settings.teacher, record.revisions
     hubs = {name: _hub(getattr(teacher, name), f"teacher.{name}") for name in ("adapter", "base")}
-    steps = f"the rest distilled from the original in {student.steps} steps"
+    steps = f"and the rest distilled from the original in {student.steps} steps"
     widths = record.adapter.get("block_out_channels", WIDTHS)
     return {
         "license": settings.export.license,
@@ -63,7 +63,7 @@ def _what_it_is(settings: Settings, record: TeacherRecord, student: Student) -> 
         "relation": "finetune" if hubs["adapter"] else "adapter",
         "removed": student.removed,
         "blocks": len(teacher.blocks),
-        "repair": steps if student.steps else "the rest is as it was: training was not needed, or did not help",
+        "repair": steps if student.steps else "and the rest left as it was: training was not needed, or did not help",
         "odd_widths": "" if tuple(widths) == WIDTHS else ", ".join(map(str, widths)),
         "base": _hub_or_path(teacher.base, "teacher.base"),
         "adapter": _hub_or_path(teacher.adapter, "teacher.adapter"),

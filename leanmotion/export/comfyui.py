@@ -5,11 +5,13 @@ AnimateDiff-Evolved refuses a file that lacks a block, and computes the silenced
 `VanillaTemporalModule.forward` in motion_module_ad.py).
 """
 
+import inspect
 import json
 from collections.abc import Collection, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from leanmotion.export import comfyui_node
 
 BLOCKS = (
     *(f"down_{level}_{i}" for level in range(4) for i in range(2)),
@@ -89,9 +91,7 @@ def workflow(removed: Collection[str], judged: Mapping[str, Any]) -> dict[str, A
 def write_node(folder: Path, card: str) -> None:
     """Write the custom node with its README, as a folder for `custom_nodes/`."""
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(
-        files("leanmotion.export").joinpath("comfyui_node.py").read_text(encoding="utf-8"), encoding="utf-8"
-    )
+    (folder / "__init__.py").write_text(inspect.getsource(comfyui_node), encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 

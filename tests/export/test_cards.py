@@ -13,7 +13,7 @@ import yaml
 from clients import original_unet, value_schedule
 from models import TOPOLOGIES
 from safetensors.torch import load_file
-from tiny import BLOCKS, tiny_settings
+from tiny import BLOCKS, tiny_params, tiny_settings
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.export import comfyui, comfyui_node
@@ -60,7 +60,8 @@ EVIDENCE = {"distilled_parameters": 660, "distilled_macs": 800, "distilled_video
 
 @pytest.fixture(scope="module")
 def settings(teacher_folder) -> Settings:
-    return tiny_settings(teacher_folder(), teacher={"blocks": ALL})
+    raw = tiny_params(teacher_folder())
+    return Settings.model_validate({**raw, "teacher": {**raw["teacher"], "blocks": ALL}})
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_a_licence_of_ones_own(settings) -> None:
 
 
 def test_a_student_that_was_not_trained_and_one_that_is_the_teacher(settings) -> None:
-    assert "the rest is as it was" in write(settings, steps=0)["pruned"]
+    assert "the rest left as it was" in write(settings, steps=0)["pruned"]
     assert "None of the 21 motion blocks" in write(settings, removed=())["pruned"]
 
 
@@ -263,13 +264,20 @@ def test_adapters_that_comfyui_does_not_take_have_no_such_form(tmp_path, teacher
 # float16
 
 
-@pytest.fixture(scope="module")
-def half(settings) -> Settings:
+def halved(settings: Settings) -> Settings:
     return settings.model_copy(update={"export": settings.export.model_copy(update={"dtype": "float16"})})
 
 
-def test_files_half_as_large(tmp_path, half, out) -> None:
-    found = handed_over(tmp_path, half, REMOVED)
+@pytest.fixture(scope="module")
+def smaller(teacher_folder) -> Settings:
+    return tiny_settings(teacher_folder(levels=2, layers=1))
+
+
+def test_files_half_as_large(tmp_path, smaller) -> None:
+    """Every tensor is the whole one's, rounded; `export` itself holds every form to the rounded student."""
+    out, found = (
+        handed_over(tmp_path / name, how, (BLOCKS[0],)) for name, how in (("32", smaller), ("16", halved(smaller)))
+    )
     files = {
         "pruned/pruned_motion.safetensors", "portable/diffusion_pytorch_model.safetensors",
         "original/motion_module.safetensors",
@@ -280,12 +288,12 @@ def test_files_half_as_large(tmp_path, half, out) -> None:
         assert all(torch.equal(rounded[key], whole[key].half()) for key in whole)
     small = torch.load(found / "original/motion_module_small.ckpt", weights_only=True)
     assert {value.dtype for value in small.values()} == {torch.float16}
-    for form in ("pruned", "portable", "original", "comfyui"):
+    for form in ("pruned", "portable", "original"):
         assert f"float16, half the size: as rounded, the UNet's output stays within {ROUNDING:g}" in card(found / form)
         assert "float16" not in card(out / form)
 
 
-def test_what_float16_cannot_hold_is_refused(tmp_path, half) -> None:
+def test_what_float16_cannot_hold_is_refused(tmp_path, smaller) -> None:
     with pytest.raises(LeanmotionError, match=r"export\.dtype is float16.*set as_judged"):
-        handed_over(tmp_path, half, REMOVED, scale=1e6)
+        handed_over(tmp_path, halved(smaller), (BLOCKS[0],), scale=1e6)
     assert not (tmp_path / "out").exists()
