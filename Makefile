@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test test-machines lint types teacher extractor teacher-check readme study lock clean faults
+.PHONY: repro test test-machines lint types teacher extractor teacher-check readme study carry-over lock clean faults
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -56,6 +56,10 @@ readme: $(VENV)/.installed
 BUDGET ?= full
 study: $(VENV)/.installed
 	python stages/study.py --budget $(BUDGET)
+
+# The chosen student on another base, at other lengths and steps, under another sampler: needs a finished `make repro`.
+carry-over: $(VENV)/.installed
+	python stages/carry_over.py
 
 # After a change of the dependencies in pyproject.toml: newest versions that fit, torch kept where it is.
 lock: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""Hand over the chosen round's adapter: pruned, portable (stock MotionAdapter), and in the original's key names."""
+"""Hand over the chosen round's adapter: pruned, portable (stock MotionAdapter), in the original's keys, for ComfyUI."""
 
 from pathlib import Path
 
@@ -18,13 +18,13 @@ def main(
     students: Path = Path("data/students"),
     out: Path = Path("data/export"),
 ) -> None:
-    """Write the three forms with a model card, and check each against the student that was evaluated."""
+    """Write all forms, each with a card of its own, and check each against the student that was evaluated."""
     evidence = read_record(selection, made_by="dvc repro select")
     chosen = Student.read(students / str(evidence["round"]))
     samplers = Samplers(load_settings(params), TeacherRecord.read(teacher), [chosen])
     sizes = export_student(samplers, chosen, evidence, out)
     cells = [[str(out / form), f"{size / 1e6:.2f}"] for form, size in sizes.items()]
-    terminal.show(f"the adapter of {chosen.round}, in three forms", ["folder", "MB"], cells)
+    terminal.show(f"the adapter of {chosen.round}, in the forms that people load", ["folder", "MB"], cells)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_frame, write_text
+from leanmotion.study.carry_over_page import section_of, with_section
 from leanmotion.study.plan import Budget, trials
 from leanmotion.study.results_page import figure, page
 from leanmotion.study.study import run_study
@@ -47,7 +48,9 @@ def main(
     planned = trials(settings, ranking, similarity, units, interaction, count)
     for found in run_study(bench, planned, budget, out, interaction):
         if found.rows:
-            write_text(docs / "results.md", page(found.rows, planned[Budget.full], found.meta))
+            results = docs / "results.md"
+            carried = section_of(results.read_text(encoding="utf-8")) if results.is_file() else ""
+            write_text(results, with_section(page(found.rows, planned[Budget.full], found.meta), carried))
             write_text(docs / "results.svg", figure(found.rows))
             last = found.rows[-1]
             print(f"{len(found.done)} of {len(planned[budget])} trials; {last['order']}: FVD {last['fvd']:.4g}")

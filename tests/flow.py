@@ -31,7 +31,17 @@ ARROWS = {
     "checking": {"clips", "cost", "distillation", "evaluation", "export", "features", "model", "probing", "prompts"},
     "report": {"features", "influence", "model", "probing", "ranking", "videos"},
     "sprites_training": {"features", "model", "sprites"},
-    "study": {"distillation", "evaluation", "features", "influence", "model", "probing", "ranking", "videos"},
+    "study": {
+        "distillation",
+        "evaluation",
+        "features",
+        "influence",
+        "model",
+        "probing",
+        "ranking",
+        "sprites_training",
+        "videos",
+    },
     "commands": {"checking", "cost", "influence", "model", "probing", "prompts", "report", "videos"},
 }
 """Room -> rooms that it imports, beside `pipeline`. docs/architecture.md draws them."""

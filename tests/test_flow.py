@@ -196,8 +196,8 @@ def test_rooms_say_what_they_are_for() -> None:
 
 
 def test_every_script_is_a_stage_and_every_stage_has_one() -> None:
-    # `make study`, `make teacher`, `make extractor`, `make teacher-check`: before the flow, or after it.
-    apart = {f"stages/{name}.py" for name in ("study", "teacher", "extractor", "prove_teacher")}
+    # `make study`, `carry-over`, `teacher`, `extractor`, `teacher-check`: before the flow, or after it.
+    apart = {f"stages/{name}.py" for name in ("study", "carry_over", "teacher", "extractor", "prove_teacher")}
     assert {named(script(stage)) for stage in STAGES.values()} | apart == {named(path) for path in SCRIPTS}
 
 

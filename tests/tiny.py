@@ -33,6 +33,7 @@ def tiny_params(teacher: Any = None, extractor: Path | str = "extractor", **sect
         "distillation": {"steps": 2, "batch": 2, "learning_rate": 0.001},
         "evaluation": {"resamples": 20, "clip": NONE},
         "selection": {"rule": "excess", "allowance": 0.5},
+        "export": {},
         "report": {},
     }
     for name, changes in sections.items():

@@ -1,4 +1,4 @@
-"""The chosen student in three forms, each checked against it before anything is handed over."""
+"""The chosen student in the forms that people load, each checked against it before anything is handed over."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,7 +10,9 @@ import torch
 from leanmotion.cost.macs import unet_inputs, unet_macs
 from leanmotion.distillation.rounds import student_unet
 from leanmotion.errors import LeanmotionError
-from leanmotion.export.model_card import model_card
+from leanmotion.export.cards import write_cards
+from leanmotion.export.comfyui import MOTION_FILE, has_its_blocks, write_comfyui
+from leanmotion.export.precision import cast_motion, round_motion
 from leanmotion.model.judged_sampling import judged_sampling
 from leanmotion.model.motion_state import motion_config
 from leanmotion.model.original_format import holds_positions, load_adapter, write_original
@@ -34,7 +36,9 @@ _TOLERANCE = 1e-5
 
 
 def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, Any], out: Path) -> dict[str, int]:
-    """Write `pruned/`, `portable/` and `original/` below `out`; nothing appears there unless all of it is right.
+    """Write `pruned/`, `portable/`, `original/` and `comfyui/` below `out`, or nothing unless all of it is right.
+
+    `comfyui/` is there for adapters with the blocks of Stable Diffusion 1.5's: ComfyUI takes no other.
 
     Args:
         samplers: Of the teacher.
@@ -55,15 +59,21 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
     shutil.rmtree(partial, ignore_errors=True)
     settings = samplers.settings
     judged = judged_sampling(settings.sampling, samplers.base.scheduler, settings.prompts.negative)
-    card = model_card(settings, samplers.record, student, evidence, judged)
+    blocks = [slot.block for slot in motion_slots(unet)]
+    comfyui = has_its_blocks(blocks)
+    cards = write_cards(settings, samplers.record, student, evidence, judged, comfyui=comfyui)
+    half = settings.export.dtype == "float16"
+    if half:
+        round_motion(unet, _inputs(samplers, unet))
+        cast_motion(unet, torch.float16)
     try:
-        save_pruned(unet, partial / "pruned", evidence=evidence, card=card, judged=judged)
-        save_portable(unet, partial / "portable", card=card)
-        (partial / "original").mkdir()
-        # AnimateLCM is known by having none.
-        positions = holds_positions(locate(settings.teacher.adapter, role="adapter"))
-        for suffix in (".safetensors", ".ckpt"):
-            write_original(unet, partial / "original" / f"motion_module{suffix}", positions=positions)
+        save_pruned(unet, partial / "pruned", evidence=evidence, card=cards["pruned"], judged=judged)
+        save_portable(unet, partial / "portable", card=cards["portable"])
+        _write_original(samplers, unet, partial / "original", cards["original"])
+        if comfyui:
+            write_comfyui(partial / "comfyui", student.removed, judged, cards)
+        if half:
+            cast_motion(unet, torch.float32)
         _check_forms(samplers, unet, partial)
         files = sorted(f for f in partial.rglob("*") if f.is_file())
         write_text(partial / SUMS, "".join(f"{file_sha256(f)}  {f.relative_to(partial).as_posix()}\n" for f in files))
@@ -77,6 +87,15 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         for form in sorted(out.iterdir())
         if form.is_dir()
     }
+
+
+def _write_original(samplers: Samplers, unet: "UNetMotionModel", folder: Path, card: str) -> None:
+    folder.mkdir()
+    # AnimateLCM is known by having none.
+    positions = holds_positions(locate(samplers.settings.teacher.adapter, role="adapter"))
+    for name, silent in ((MOTION_FILE, True), ("motion_module.ckpt", True), ("motion_module_small.ckpt", False)):
+        write_original(unet, folder / name, positions=positions, silent=silent)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def check_place(out: Path) -> None:
@@ -122,14 +141,19 @@ def _check_cost(samplers: Samplers, student: "UNetMotionModel", chosen: Student)
             )
 
 
+def _inputs(samplers: Samplers, unet: "UNetMotionModel") -> dict[str, torch.Tensor]:
+    """Noise in the shapes that the student was judged in."""
+    shape = latent_shape(samplers.base, samplers.settings.sampling)
+    tokens = samplers.base.tokenizer.model_max_length
+    return unet_inputs(unet, frames=shape[1], height=shape[2], width=shape[3], tokens=tokens)
+
+
 @torch.no_grad()
 def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -> None:
     """The student's output on noise must be every form's, and must not be that of the bare image UNet."""
     from diffusers import UNetMotionModel
 
-    shape = latent_shape(samplers.base, samplers.settings.sampling)
-    tokens = samplers.base.tokenizer.model_max_length
-    inputs = unet_inputs(student, frames=shape[1], height=shape[2], width=shape[3], tokens=tokens)
+    inputs = _inputs(samplers, student)
     wanted = student(**inputs).sample
 
     def check(form: str, unet: "UNetMotionModel", exact: bool) -> None:

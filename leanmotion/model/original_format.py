@@ -44,6 +44,8 @@ _NAMES = {
 }
 # AnimateLCM's file has no positional encoding, its users take this many frames as the most.
 _LENGTH_WITHOUT_ENCODING = 64
+# In the note of a file without silent blocks: how many.
+_LEFT_OUT = "left_out_blocks"
 
 
 def to_original(key: str) -> list[str]:
@@ -86,11 +88,16 @@ def read_original(
         State dict in diffusers keys, and the arguments of its `diffusers.MotionAdapter`.
 
     Raises:
-        LeanmotionError: not such a file, damaged, incomplete, or for something else (a LoRA, SDXL, SparseCtrl).
+        LeanmotionError: not such a file, damaged, incomplete (one without its silent blocks is), or for something else
+            (a LoRA, SDXL, SparseCtrl).
     """
     path = Path(path)
     tensors, noted = read_tensors(path)
     what = f"motion module {path}"
+    if left_out := noted.get(_LEFT_OUT):
+        raise LeanmotionError(
+            f"{what}: is for AnimateDiff's own code alone, {left_out} silent blocks are left out: give the whole file"
+        )
     state: dict[str, Tensor] = {}
     for key, value in motion_tensors(what, tensors).items():
         name = from_original(key)
@@ -134,19 +141,40 @@ def original_state(model: nn.Module, *, positions: bool = True) -> dict[str, Ten
     return {name: value for key, value in kept.items() for name in to_original(key)}
 
 
-def write_original(model: nn.Module, path: PathLike, *, positions: bool = True) -> Path:
+def without_silent_blocks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict, under either names, without the blocks whose `proj_out` is zero: they add nothing.
+
+    AnimateDiff's own loader is not strict, and its modules start from a zero `proj_out`: a block that is missing in
+    its file computes, and adds, exactly nothing (guoyww/AnimateDiff, animatediff/utils/util.py and motion_module.py).
+    """
+    heard = {_place(key) for key, value in state.items() if ".proj_out." in key and bool(value.any())}
+    return {key: value for key, value in state.items() if _place(key) in heard}
+
+
+def write_original(model: nn.Module, path: PathLike, *, positions: bool = True, silent: bool = True) -> Path:
     """Writes `original_state` to one file, by its suffix: `.safetensors`, or `.ckpt` / `.pth` (a flat dictionary).
 
     The file appears whole or not at all; same weights, same bytes. It notes the adapter's config, since weights tell
     neither heads nor norm groups: in the header, or as a record of the archive that no other loader looks at.
+
+    Args:
+        model: as in `original_state`.
+        path: of the file.
+        positions: as in `original_state`.
+        silent: False leaves out the blocks that do nothing (`without_silent_blocks`): for AnimateDiff's own code
+            alone. ComfyUI refuses such a file, and stock diffusers would fill the gaps with anything.
     """
     from safetensors.torch import save_file
 
     path = Path(path)
     if path.suffix not in (".safetensors", ".ckpt", ".pth"):
         raise LeanmotionError(f"original file {path}: suffix {path.suffix!r}: choose .safetensors, .ckpt or .pth")
-    tensors = portable_tensors(original_state(model, positions=positions))
-    note = json.dumps(motion_config(model), sort_keys=True)
+    tensors, noted = portable_tensors(original_state(model, positions=positions)), motion_config(model)
+    if not silent:
+        blocks = {_place(key) for key in tensors}
+        tensors = without_silent_blocks(tensors)
+        noted[_LEFT_OUT] = len(blocks - {_place(key) for key in tensors})
+    note = json.dumps(noted, sort_keys=True)
     with whole(path) as part:
         if path.suffix == ".safetensors":
             # One entry only: safetensors writes several in an order that changes from run to run.
@@ -188,6 +216,12 @@ def load_adapter(path: PathLike, *, heads: int | None = None, norm_groups: int |
         adapter = MotionAdapter(**config)
     adapter.load_state_dict(state, assign=True)
     return adapter.eval()
+
+
+def _place(key: str) -> str:
+    """The motion module that a key belongs to."""
+    match = PLACE.match(key)
+    return match.group() if match else ""
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

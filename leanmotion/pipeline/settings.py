@@ -179,6 +179,13 @@ class Selection(_Model):
     confident: bool = False
 
 
+class Export(_Model):
+    """What is handed over: `float16` makes files half as large; `license`, in the hub's words, stands in the cards."""
+
+    dtype: Literal["as_judged", "float16"] = "as_judged"
+    license: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")] = "other"
+
+
 class Report(_Model):
     """What the page shows."""
 
@@ -204,6 +211,7 @@ class Settings(_Model):
     distillation: Distillation
     evaluation: Evaluation
     selection: Selection
+    export: Export
     report: Report
 
     @model_validator(mode="after")

@@ -358,6 +358,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "evaluation.looks": {"sharpness": SCHEMA, "movement": SAME},
     "evaluation.selection": {"select": SCHEMA, "_at_knee": STAGE, "_value": STAGE},
     "export.export": {"_check_cost": OUTCOME, "_check_forms": OUTCOME},
+    "export.precision": {"round_motion": OUTCOME},
     "features.embedding": {"_rows": OUTCOME},
     "features.feature_tables": {"FeatureSet": STAGE},
     "features.video_tables": {"find_clips": STAGE, "require_pairs": STAGE},

@@ -79,8 +79,9 @@ def the_students(exported: SimpleNamespace, pipeline: AnimateDiffPipeline) -> No
 
 
 def test_the_pruned_form_is_the_smallest(exported) -> None:
-    assert set(exported.sizes) == {"pruned", "portable", "original"}
+    assert set(exported.sizes) == {"pruned", "portable", "original", "comfyui"}
     assert exported.sizes["pruned"] < exported.sizes["portable"] < exported.sizes["original"]
+    assert exported.sizes["comfyui"] < 50_000  # texts: the weights are those of the original form
 
 
 def test_pruned(exported) -> None:

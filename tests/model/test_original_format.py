@@ -259,6 +259,32 @@ def test_bytes_depend_on_weights_alone(folder, tmp_path, suffix):
     assert [p.name for p in (tmp_path / "a").iterdir()] == [f"a{suffix}"]
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_silent_blocks_may_be_left_out(folder, tmp_path, suffix):
+    """Whole blocks alone: of `down_1_0`, whose inner unit is gone, everything is there."""
+    model = remove_units(original_format.load_adapter(folder), MIXED)
+    full, small = (
+        original_format.write_original(model, tmp_path / f"{silent}{suffix}", silent=silent) for silent in (True, False)
+    )
+    read = load_file if suffix == ".safetensors" else lambda path: torch.load(path, weights_only=True)
+    whole, left = read(full), read(small)
+    gone = {
+        key
+        for key in whole
+        if key.startswith(("down_blocks.0.motion_modules.1", "mid_block", "up_blocks.3.motion_modules.2"))
+    }
+    assert left.keys() == whole.keys() - gone and all(torch.equal(left[key], whole[key]) for key in left)
+    with pytest.raises(LeanmotionError, match="AnimateDiff's own code alone, 3 silent blocks are left out"):
+        original_format.load_adapter(small)
+    assert small.stat().st_size < full.stat().st_size
+
+
+def test_nothing_is_left_out_of_an_adapter_without_silent_blocks(folder, tmp_path):
+    model = original_format.load_adapter(folder)
+    small = original_format.write_original(model, tmp_path / "small.ckpt", silent=False)
+    assert motion_config(original_format.load_adapter(small)) == motion_config(model)
+
+
 def test_unknown_suffix(folder, tmp_path):
     with pytest.raises(LeanmotionError, match=r"choose \.safetensors"):
         original_format.write_original(original_format.load_adapter(folder), tmp_path / "mm.onnx")

@@ -1,0 +1,147 @@
+"""The README.md of each exported form: what it computes, what it saves where, how it was judged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from leanmotion.export.comfyui import NODE, WIDTHS, value_schedule
+from leanmotion.export.precision import ROUNDING
+from leanmotion.model.student import Student
+from leanmotion.model.teacher import TeacherRecord
+from leanmotion.pipeline.settings import Settings
+from leanmotion.pipeline.watched_paths import read_pin
+
+FORMS = ("pruned", "portable", "original", "comfyui", "node")
+"""Those that have a card; `node` is the custom node inside of `comfyui`."""
+
+
+def write_cards(
+    settings: Settings,
+    record: TeacherRecord,
+    student: Student,
+    evidence: Mapping[str, Any],
+    judged: Mapping[str, Any],
+    *,
+    comfyui: bool = True,
+) -> dict[str, str]:
+    """The text of each form's card; only computed figures, so that it is the same whenever it is written.
+
+    Args:
+        settings: all settings.
+        record: of the teacher.
+        student: the chosen round's.
+        evidence: what was measured of it.
+        judged: how (`judged_sampling`).
+        comfyui: whether there is such a form, for the others to point to.
+    """
+    environment = Environment(
+        loader=PackageLoader("leanmotion.export"), undefined=StrictUndefined,
+        trim_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    values = {
+        **_what_it_is(settings, record, student),
+        **_what_it_saves(record, student, evidence),
+        **_how_it_was_judged(settings, student, evidence, judged),
+        **_how_it_loads(settings, record),
+        "comfyui": comfyui,
+        "values": value_schedule(student.removed),
+        "node": NODE,
+    }
+    return {form: environment.get_template(f"{form}.md.j2").render(values) for form in FORMS}
+
+
+def _what_it_is(settings: Settings, record: TeacherRecord, student: Student) -> dict[str, Any]:
+    teacher, revisions = settings.teacher, record.revisions
+    hubs = {name: _hub(getattr(teacher, name), f"teacher.{name}") for name in ("adapter", "base")}
+    steps = f"and the rest distilled from the original in {student.steps} steps"
+    widths = record.adapter.get("block_out_channels", WIDTHS)
+    return {
+        "license": settings.export.license,
+        # As the hub has them: an adapter is made from one adapter, and goes with a base.
+        "base_model": hubs["adapter"] or hubs["base"],
+        "relation": "finetune" if hubs["adapter"] else "adapter",
+        "removed": student.removed,
+        "blocks": len(teacher.blocks),
+        "repair": steps if student.steps else "and the rest left as it was: training was not needed, or did not help",
+        "odd_widths": "" if tuple(widths) == WIDTHS else ", ".join(map(str, widths)),
+        "base": _hub_or_path(teacher.base, "teacher.base"),
+        "adapter": _hub_or_path(teacher.adapter, "teacher.adapter"),
+        "base_revision": f" at {revisions['base']}" if "base" in revisions else "",
+        "adapter_revision": f" at {revisions['adapter']}" if "adapter" in revisions else "",
+        "sha256": record.sha256,
+    }
+
+
+def _what_it_saves(record: TeacherRecord, student: Student, evidence: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Counts of the whole model and of what is left; `motion`: parameters of motion modules alone."""
+    arm = _arm(student)
+    parameters = int(evidence.get(f"{arm}_parameters", record.parameters))
+    macs = int(evidence.get(f"{arm}_macs", record.macs))
+    whole = {"parameters": record.parameters, "macs": record.macs, "motion": record.motion_parameters}
+    gone = record.parameters - parameters
+    left = {"parameters": parameters, "macs": macs, "motion": record.motion_parameters - gone}
+    return {name: {k: f"{v:,}" for k, v in counts.items()} for name, counts in (("whole", whole), ("left", left))}
+
+
+def _how_it_was_judged(
+    settings: Settings, student: Student, evidence: Mapping[str, Any], judged: Mapping[str, Any]
+) -> dict[str, Any]:
+    arm = _arm(student)
+    return {
+        "reason": evidence.get("reason", "not stated"),
+        "extractor": settings.extractor.name,
+        "official": settings.extractor.name == "i3d" and settings.extractor.sha256 is None,
+        "videos": evidence.get(f"{arm}_videos", "not stated"),
+        **{name: _three_digits(evidence.get(f"{arm}_{name}")) for name in ("fvd_cross", "null", "fvd")},
+        **{name: judged[name] for name in ("frames", "height", "width", "steps", "guidance")},
+        "negative": f", negative prompt {judged['negative']!r}"
+        if judged["negative"] and judged["guidance"] > 1
+        else "",
+        "scheduler": _described(judged["scheduler"]),
+        "norm": getattr(settings.teacher, "motion_norm", "clip"),
+        "half": settings.export.dtype == "float16",
+        "rounding": ROUNDING,
+    }
+
+
+def _how_it_loads(settings: Settings, record: TeacherRecord) -> dict[str, str]:
+    """As a call names the base: with its commit on the hub, and the dtype that the evidence was drawn in."""
+    base = f'"{_hub_or_path(settings.teacher.base, "teacher.base")}"'
+    more = []
+    if commit := record.revisions.get("base"):
+        more.append(f'revision="{commit}"')
+    if settings.teacher.dtype != "float32":
+        more.append(f"torch_dtype=torch.{settings.teacher.dtype}")
+    return {
+        "torch_import": "" if settings.teacher.dtype == "float32" else "import torch\n",
+        "base_path": base,
+        "base_arguments": ", ".join([f"base={base}", *more]),
+        "stock_arguments": "".join(f", {argument}" for argument in more),
+    }
+
+
+def _arm(student: Student) -> str:
+    return "original" if student.is_teacher else "distilled"
+
+
+def _described(scheduler: Mapping[str, Any]) -> str:
+    """A scheduler by its class and what commonly differs between two of one class."""
+    told = ("beta_schedule", "prediction_type", "timestep_spacing", "steps_offset", "clip_sample")
+    return f"{scheduler['_class_name']} ({', '.join(f'{k} {scheduler[k]}' for k in told if k in scheduler)})"
+
+
+def _hub(path: str, setting: str) -> str:
+    """The hub's repository that a pin names, `owner/name`; empty for what is no pin."""
+    pin = read_pin(path, setting)
+    return "" if pin is None else "/".join(pin.hub.split("/")[:2])
+
+
+def _hub_or_path(path: str, setting: str) -> str:
+    """What a reader of the card can load: a model of the hub by its name there."""
+    pin = read_pin(path, setting)
+    return path if pin is None else pin.hub
+
+
+def _three_digits(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.3g}"
