@@ -12,6 +12,7 @@ from leanmotion.distillation.rounds import student_unet
 from leanmotion.errors import LeanmotionError
 from leanmotion.export.model_card import model_card
 from leanmotion.model.judged_sampling import judged_sampling
+from leanmotion.model.motion_norm import set_motion_norm
 from leanmotion.model.motion_state import motion_config
 from leanmotion.model.original_format import holds_positions, load_adapter, write_original
 from leanmotion.model.pruned_adapter import apply_pruned, save_portable, save_pruned
@@ -146,4 +147,5 @@ def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -
         if dict(motion_config(adapter)) != motion_config(student):
             raise LeanmotionError(f"export: {form} loads as another adapter: not handed over; report it")
         whole: Any = UNetMotionModel.from_unet2d(samplers.base.unet, adapter)
+        set_motion_norm(whole, samplers.settings.teacher.motion_norm)
         check(form, whole, exact=False)
