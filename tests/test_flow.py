@@ -82,7 +82,7 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "ranking": {*_RANKING - {"reranking"}, "resampling", "rounding"}, "influence": {"tables"},
     },
     "evaluate": {
-        "evaluation": {"confirmation", "selection"}, "model": {*_DRAWING, "units"}, "sprites": {"renderer"},
+        "evaluation": {"confirmation", "selection"}, "model": _DRAWING, "sprites": {"renderer"},
         "videos": _STORING, "ranking": _RANKING,
     },
     "select": {
@@ -97,7 +97,8 @@ UNUSED: dict[str, dict[str, set[str]]] = {
     "measure": {"cost": {"inspection"}},
     "report": {
         "model": {
-            *_DRAWING, "adapter_files", "base_kinds", "motion_state", "original_format", "teacher", "units", "weights"
+            *_DRAWING, "adapter_files", "base_kinds", "motion_norm", "motion_state", "original_format", "teacher",
+            "units", "weights",
         },
         "videos": _STORING, "influence": _CHANGES, "probing": {"probe_sets", "similarity"}, "report": {"gallery"},
         "ranking": _RANKING - {"agreement", "criteria"},

@@ -38,7 +38,7 @@ def test_nothing_changed_runs_nothing(clone: Clone) -> None:
 
 # What decides a result is what DVC watches: these come first, while everything is up to date.
 
-RECORDED = {"teacher.base", "teacher.adapter", "teacher.dtype"}
+RECORDED = {"teacher.base", "teacher.adapter", "teacher.dtype", "teacher.motion_norm"}
 """Settings that stages read which do not hang on them: they hang on data/teacher.json, which records what these name
 and how it is loaded, and refuse anything else (tests/model/test_teacher.py)."""
 RECORD = "data/teacher.json"
@@ -146,14 +146,17 @@ def _edits(place: Path) -> Iterator[Callable[[], object]]:
         yield lambda: file.write_bytes(content)
 
 
-def test_another_dtype_reruns_everything_behind_inspect(clone: Clone, reads: dict[str, set[str]]) -> None:
+@pytest.mark.parametrize(("setting", "value"), [("dtype", "bfloat16"), ("motion_norm", "frame")])
+def test_another_dtype_or_norm_reruns_everything_behind_inspect(
+    clone: Clone, reads: dict[str, set[str]], setting: str, value: str
+) -> None:
     text = (clone.folder / "params.yaml").read_text()
-    clone.edit(teacher__dtype="bfloat16")
+    clone.edit(**{f"teacher__{setting}": value})
     assert clone.repro("inspect") == {"check", "inspect"}
-    readers = {name for name in reads if "teacher.dtype" in reads[name]}
+    readers = {name for name in reads if f"teacher.{setting}" in reads[name]}
     assert readers - {"check", "inspect"} <= changed(stages_of(clone.folder))
     (clone.folder / "params.yaml").write_text(text)
-    assert clone.repro() == set(), "DVC still has what inspect wrote of the first dtype, and with it all that follows"
+    assert clone.repro() == set(), "DVC still has what inspect wrote of the first one, and with it all that follows"
 
 
 def made(clone: Clone) -> set[str]:

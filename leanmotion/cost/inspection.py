@@ -14,6 +14,7 @@ from leanmotion.model.teacher import (
     load_motion_adapter,
     load_pipeline,
     revisions,
+    teacher_digest,
 )
 from leanmotion.model.units import block_ids, list_units, parameters
 from leanmotion.pipeline.settings import Settings
@@ -44,7 +45,7 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
         spatial = parameters(unet)
     config = {k: v for k, v in unet.config.items() if k.startswith(("motion_", "use_motion"))}
     record = TeacherRecord(
-        sha256=total,
+        sha256=teacher_digest(total, settings.teacher.motion_norm),
         files=files,
         dtype=settings.teacher.dtype,
         adapter=config,
@@ -53,6 +54,7 @@ def inspect_teacher(settings: Settings) -> tuple[TeacherRecord, list[dict[str, A
         parameters=whole,
         motion_parameters=whole - spatial,
         revisions=revisions(settings.teacher),
+        motion_norm=settings.teacher.motion_norm,
     )
     return record, rows
 

@@ -35,7 +35,7 @@ from leanmotion.pipeline.digests import file_sha256, values_digest
 from leanmotion.pipeline.processes import device, ranks
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.scratch import scratch_folder
-from leanmotion.pipeline.setting_address import addressed
+from leanmotion.pipeline.setting_address import added, addressed
 from leanmotion.pipeline.settings import Settings
 from leanmotion.pipeline.tables import read_table, table_digest, write_table
 
@@ -193,6 +193,10 @@ def student_unet(samplers: Networks, student: Student) -> "UNetMotionModel":
     from leanmotion.model.teacher import load_motion_adapter
 
     if student.is_teacher:
+        if added(samplers.settings.teacher.motion_norm == "frame"):
+            from leanmotion.model.teacher import load_pipeline
+
+            return load_pipeline(samplers.settings.teacher, samplers.base).unet.float()  # pyright: ignore[reportReturnType]
         return UNetMotionModel.from_unet2d(samplers.base.unet, load_motion_adapter(samplers.settings.teacher)).float()  # pyright: ignore[reportAttributeAccessIssue]
     student.verify()
     return apply_pruned(samplers.base.unet, student.adapter).float()

@@ -14,6 +14,7 @@ from leanmotion.export.cards import write_cards
 from leanmotion.export.comfyui import MOTION_FILE, has_its_blocks, write_comfyui
 from leanmotion.export.precision import cast_motion, round_motion
 from leanmotion.model.judged_sampling import judged_sampling
+from leanmotion.model.motion_norm import set_motion_norm
 from leanmotion.model.motion_state import motion_config
 from leanmotion.model.original_format import holds_positions, load_adapter, write_original
 from leanmotion.model.pruned_adapter import apply_pruned, save_portable, save_pruned
@@ -170,4 +171,5 @@ def _check_forms(samplers: Samplers, student: "UNetMotionModel", folder: Path) -
         if dict(motion_config(adapter)) != motion_config(student):
             raise LeanmotionError(f"export: {form} loads as another adapter: not handed over; report it")
         whole: Any = UNetMotionModel.from_unet2d(samplers.base.unet, adapter)
+        set_motion_norm(whole, samplers.settings.teacher.motion_norm)
         check(form, whole, exact=False)

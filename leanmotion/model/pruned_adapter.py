@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.model.motion_norm import motion_norm, set_motion_norm
 from leanmotion.model.motion_state import (
     check_keys,
     full_motion_state,
@@ -30,6 +31,7 @@ from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.pipeline.alignment import align
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import DIGEST, record_digest
+from leanmotion.pipeline.setting_address import added
 from leanmotion.pipeline.writing import saying_unwritable, sync
 
 if TYPE_CHECKING:
@@ -78,6 +80,8 @@ def save_pruned(
             "evidence": dict(evidence or {}),
             **({"sampling": dict(judged)} if judged else {}),
         }
+        if added(motion_norm(unet) == "frame"):
+            config["motion_norm"] = "frame"
         # Weights do not tell heads or norm groups: a flipped bit there would be another model.
         (place / "config.json").write_text(_json({**config, DIGEST: record_digest(json.loads(_json(config)))}))
 
@@ -174,6 +178,8 @@ def apply_pruned(unet2d: nn.Module, folder: PathLike) -> "UNetMotionModel":
     check_keys(f"pruned adapter {folder} on this base", {k: tuple(v.shape) for k, v in state.items()}, expected)
     unet.load_state_dict(state, assign=True)
     align(unet)
+    if added(config.get("motion_norm") == "frame"):
+        set_motion_norm(unet, "frame")
     return unet.eval()
 
 

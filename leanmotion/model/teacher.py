@@ -12,9 +12,11 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.base_kinds import refuse_other_configs, refuse_other_unets
 from leanmotion.model.weights import WEIGHTS, adapter_files, base_files, base_variant, commit_of, locate
 from leanmotion.model.whole_base import refuse_gaps, refuse_other_files, whole_text_encoder
-from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.code_address import code_address
+from leanmotion.pipeline.digests import file_sha256, values_digest
 from leanmotion.pipeline.records import read_record, write_record
-from leanmotion.pipeline.settings import Teacher
+from leanmotion.pipeline.setting_address import added
+from leanmotion.pipeline.settings import MotionNorm, Teacher
 from leanmotion.pipeline.watched_paths import read_pin
 
 if TYPE_CHECKING:
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
 class TeacherRecord:
     """What `inspect` saw of the teacher. Later stages hang on this, not on paths.
 
-    `sha256` covers `files` (name -> SHA-256); `adapter` holds the UNet's motion settings; `macs` and `parameters`
-    are of the whole UNet (one clip, one call), `motion_macs` and `motion_parameters` of its motion modules.
-    `dtype`: what they are loaded in. `revisions`: the hub's commits of `base` and `adapter`, of those that come from
-    there.
+    `sha256` tells this teacher from any other, in every address: `teacher_digest` of `files` (name -> SHA-256) and
+    `motion_norm`. `adapter` holds the UNet's motion settings; `macs` and `parameters` are of the whole UNet (one clip,
+    one call), `motion_macs` and `motion_parameters` of its motion modules. `dtype`: what they are loaded in.
+    `revisions`: the hub's commits of `base` and `adapter`, of those that come from there.
     """
 
     sha256: str
@@ -40,10 +42,17 @@ class TeacherRecord:
     parameters: int
     motion_parameters: int
     revisions: dict[str, str] = field(default_factory=dict)
+    motion_norm: MotionNorm = "clip"
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of all weight files together: what `teacher.sha256` pins."""
+        return _total(self.files)
 
     def write(self, path: str | Path) -> None:
-        """Write as JSON with a digest."""
-        write_record(path, dict(sorted(self.__dict__.items())))
+        """Write as JSON with a digest; a norm as before there was a choice is left out."""
+        kept = {k: v for k, v in self.__dict__.items() if (k, v) != ("motion_norm", "clip")}
+        write_record(path, dict(sorted(kept.items())))
 
     @classmethod
     def read(cls, path: str | Path) -> "TeacherRecord":
@@ -56,9 +65,16 @@ class TeacherRecord:
             record = cls(**read_record(path, made_by="dvc repro inspect"))
         except TypeError as error:
             raise LeanmotionError(f"{path}: of another version: delete it, then `dvc repro inspect`") from error
-        if _total(record.files) != record.sha256:
+        if teacher_digest(record.weights, record.motion_norm) != record.sha256:
             raise LeanmotionError(f"{path}: corrupt (its hashes disagree): delete it, then `dvc repro inspect`")
         return record
+
+
+def teacher_digest(weights: str, norm: MotionNorm) -> str:
+    """What tells a teacher from others: the SHA-256 of its weights; under `frame` of these and of that norm's code."""
+    if norm == "clip":
+        return weights
+    return values_digest([weights, norm, code_address("leanmotion.model.motion_norm:set_motion_norm")])
 
 
 def weight_files(teacher: Teacher) -> dict[str, Path]:
@@ -118,7 +134,7 @@ def verify(teacher: Teacher, record: TeacherRecord) -> None:
 
 
 def check_dtype(teacher: Teacher, record: TeacherRecord) -> None:
-    """Refuse another dtype than `inspect` recorded: what hangs on the record would not be drawn anew for it.
+    """Refuse another dtype or norm than `inspect` recorded: what hangs on the record would not be drawn anew for it.
 
     Raises:
         LeanmotionError: It is another.
@@ -126,6 +142,11 @@ def check_dtype(teacher: Teacher, record: TeacherRecord) -> None:
     if teacher.dtype != record.dtype:
         raise LeanmotionError(
             f"teacher.dtype is {teacher.dtype}, data/teacher.json records {record.dtype}: `dvc repro inspect`"
+        )
+    if added(teacher.motion_norm != record.motion_norm):
+        raise LeanmotionError(
+            f"teacher.motion_norm is {teacher.motion_norm}, data/teacher.json records {record.motion_norm}: "
+            "`dvc repro inspect`"
         )
 
 
@@ -198,7 +219,7 @@ def load_pipeline(
     """AnimateDiff's pipeline (Guo et al. 2023, arXiv 2307.04725): base and motion adapter together, on the CPU.
 
     Args:
-        teacher: Where both lie, and their dtype; nothing is verified against a sha256 here.
+        teacher: Where both lie, their dtype and norm; nothing is verified against a sha256 here.
         base: Already loaded; else the teacher's.
         adapter: Likewise.
 
@@ -222,6 +243,10 @@ def load_pipeline(
     if odd := spatial ^ set(base.unet.state_dict()):
         raise LeanmotionError(f"{what}: {min(odd)} of its UNet has no place in a motion UNet, or none to come from")
     unet.to(base.unet.dtype)
+    if added(teacher.motion_norm == "frame"):
+        from leanmotion.model.motion_norm import set_motion_norm
+
+        set_motion_norm(unet, teacher.motion_norm)
     return AnimateDiffPipeline(
         vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=unet, motion_adapter=None,  # pyright: ignore[reportArgumentType]
         scheduler=base.scheduler,

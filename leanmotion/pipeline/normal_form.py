@@ -1,7 +1,8 @@
 """Code in normal form: statements without what changes no behaviour.
 
 Gone are comments, layout, docstrings, annotations that nothing reads, what only type checkers see, and how imports are
-written and sorted. Where annotations make a class's fields, names, order and defaults stay.
+written and sorted. Where annotations make a class's fields, names, order and defaults stay. Gone as well is what only
+runs under a setting that was added later (`pipeline/setting_address.py: added`).
 """
 
 import ast
@@ -28,6 +29,13 @@ def typing_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
+def _added(node: ast.stmt) -> bool:
+    """Whether a statement is `if added(...):`, without `else`."""
+    if not (isinstance(node, ast.If) and isinstance(node.test, ast.Call)):
+        return False
+    return ast.unparse(node.test.func) == "added" and not node.orelse
+
+
 def bound_by(node: ast.Import | ast.ImportFrom) -> str:
     """The name that an import of one name binds."""
     (alias,) = node.names
@@ -50,7 +58,7 @@ def _block(statements: list[ast.stmt], *, fields: str = "none") -> list[ast.stmt
             )
         elif isinstance(statement, ast.AnnAssign):
             found += _annotated(statement, fields)
-        elif not isinstance(statement, ast.Pass) and not _only_said(statement):
+        elif not (isinstance(statement, ast.Pass) or _only_said(statement) or _added(statement)):
             found.append(_NORMALISER.visit(statement))
     return found
 

@@ -1,4 +1,4 @@
-"""Settings as they count in addresses of stored work."""
+"""Settings, and code that came with them, as they count in addresses of stored work."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,3 +21,13 @@ def addressed(settings: BaseModel) -> dict[str, Any]:
     """All settings of a section by name, without those that are as before there were such settings."""
     fields = type(settings).model_fields
     return {k: v for k, v in settings.model_dump().items() if AsBefore(v) not in fields[k].metadata}
+
+
+def added(on: bool) -> bool:
+    """Whether a setting that was added later is other than before there was one.
+
+    `if added(teacher.motion_norm == "frame"):`, which has no `else`, is left out of addresses of code
+    (`pipeline/normal_form.py`): where it is off, work that was stored before keeps its own. Where it is on, whatever is
+    stored has to say so, with an address of the code inside.
+    """
+    return on

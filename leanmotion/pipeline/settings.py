@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.params_file import read_params
+from leanmotion.pipeline.setting_address import AsBefore
 from leanmotion.pipeline.setting_errors import first_problem
 from leanmotion.pipeline.setting_rules import check_rounds, check_sections
 from leanmotion.pipeline.setting_types import BlockId, Count, NotNegative, RoundId, Seed, each_once
@@ -16,12 +17,14 @@ from leanmotion.pipeline.watched_paths import CaptionsPath, ClipPath, PromptsPat
 
 Granularity = Literal["temporal_transformer", "transformer_block", "attention"]
 GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+MotionNorm = Literal["clip", "frame"]
 
 
 class Teacher(_Model):
     """What `load_pipeline` loads: base pipeline and motion adapter, each a folder, a single file or a pin of the hub.
 
-    `dtype`: of weights and forward passes.
+    `dtype`: of weights and forward passes. `motion_norm`: whether motion modules normalise over all frames of a clip,
+    as in diffusers, or each frame by itself, as in AnimateDiff's own code and in ComfyUI.
 
     Raises:
         pydantic.ValidationError: a path that is none.
@@ -30,6 +33,7 @@ class Teacher(_Model):
     base: WeightsPath
     adapter: WeightsPath
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    motion_norm: Annotated[MotionNorm, AsBefore("clip")] = "clip"
 
 
 class PinnedTeacher(Teacher):

@@ -118,6 +118,11 @@ def address(tmp_path: Path):
     return of
 
 
+ADDED = """    if added(steps == 7):
+        from house.light import shine
+
+        return shine(steps)"""
+
 SAME = {
     "docstrings and comments": {
         "draw": [
@@ -146,6 +151,14 @@ SAME = {
     "what is not used": {
         "draw": [("def unused():\n    return 1", "def unused():\n    return 2\n\ndef more():\n    return SIZE")],
         "palette": [("UNUSED = 3", "UNUSED = 4")],
+    },
+    "what came with a setting that was added later": {
+        "draw": [
+            ("    values = [", f"{ADDED}\n    values = ["),
+            ("from functools import cache", "from functools import cache\nfrom house.pipeline.files import added"),
+        ],
+        "pipeline/files": [("def write", "def added(on):\n    return on\n\ndef write")],
+        "light": [("def shade", "def shine(x):\n    return -x\n\ndef shade")],
     },
     "how a module of ours is imported": {
         "draw": [("from house import palette", "import house.palette as palette")],
@@ -194,6 +207,13 @@ def test_moving_and_renaming_leave_an_address_alone(address) -> None:
 
 
 OTHER = {
+    "another way beside an added one": {
+        "draw": [
+            ("SIZE = 8", "added = bool\nSIZE = 8"),
+            ("    values = [", f"{ADDED}\n    else:\n        steps = 3\n    values = ["),
+        ],
+        "light": [("def shade", "def shine(x):\n    return -x\n\ndef shade")],
+    },
     "a constant": {"draw": [("SIZE = 8", "SIZE = 9")]},
     "a constant in another module": {"palette": [("DARK, LIGHT = 1, 2", "DARK, LIGHT = 2, 1")]},
     "a default": {"draw": [("steps=5", "steps=6")]},
@@ -293,6 +313,7 @@ def reached(*roots) -> set[Path]:
 
 NOT_DRAWING = {
     "model/judged_sampling.py": "how an export was judged; students are drawn by the settings",
+    "model/motion_norm.py": "under `frame` it is in the digest that stands for the teacher (model/teacher.py)",
     "model/pruned_pipeline.py": "the pipeline that users load; students are drawn with the stock one",
     "model/requests.py": "requests are in the address themselves; Variant, which is reached, stands there too",
     "model/student.py": "finds and verifies a student's folder; its weights and removed units are in the address",
