@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.adapter_files import OTHER_KINDS, PLACE, refuse_others
 from leanmotion.model.weights import WEIGHTS, base_files, base_variant
 from leanmotion.pipeline.file_kinds import file_kind
 
@@ -73,6 +72,8 @@ def refuse_gaps(base: Any, name: str) -> None:
 
 def _refuse_other_checkpoints(file: Path, name: str) -> None:
     from safetensors import SafetensorError, safe_open
+
+    from leanmotion.model.adapter_files import OTHER_KINDS, PLACE, refuse_others
 
     try:
         with safe_open(file, framework="pt") as tensors:

@@ -56,15 +56,19 @@ def _cost(settings: Settings, row: Mapping[str, Any], spent: Mapping[str, int]) 
     return {"macs": float(macs), "share": macs / drawn}
 
 
+_PREFIXES = {BLOCKS: "", "transformer_block": "blocks_", "attention": "attentions_"}
+
+
 def criteria_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Flat keys for git: `tau_influence`, `tau_influence_low`, `cost_influence`, `tau_influence_attention` and so on.
+    """Flat keys for git: `tau_influence`, `tau_influence_low`, `cost_influence`, `attentions_tau_influence` and so on.
 
     Two decimals: a tau jumps by signs (`ranking.rounding`).
     """
     found: dict[str, Any] = {}
     for row in rows:
-        name = row["criterion"] if row["granularity"] == BLOCKS else f"{row['criterion']}_{row['granularity']}"
+        # In front: behind it `similarity` of attentions would be `similarity_attention`, a criterion of blocks.
+        name, of = row["criterion"], _PREFIXES[row["granularity"]]
         ends = ("", "_low", "_high")
-        found |= {f"tau_{name}{end}": round(float(row[f"kendall{end}"]), 2) + 0.0 for end in ends}
-        found[f"cost_{name}"] = rounded(row["share"])
+        found |= {f"{of}tau_{name}{end}": round(float(row[f"kendall{end}"]), 2) + 0.0 for end in ends}
+        found[f"{of}cost_{name}"] = rounded(row["share"])
     return found

@@ -387,6 +387,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "report.gallery": {"mosaic": CALL, "write_clips": CALL, "matching_clips": STAGE},
     "report.page": {"write_report": OUTCOME},
     "report.sections.media": {"_rows": STAGE},
+    "study.carry_over": {"conditions": CALL},
     "study.plan": {"trials": CALL},
     "videos.codec": {"decode": STAGE, "mp4_bytes": CODE, "contact_sheet": CALL, "_checked": CALL},
     "videos.store": {"ChunkStore": STAGE},

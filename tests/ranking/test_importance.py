@@ -202,9 +202,18 @@ def test_single_units_that_were_drawn_are_compared_at_their_granularity(tmp_path
     for row in found.probes:
         alone = len(row["units"]) == 1
         assert (row["influence"] is not None) == alone == (row["similarity"] is not None)
-    assert metrics_of(found, similarity())["tau_influence_attention"] == round(
-        fine["influence", "attention"]["kendall"], 2
-    )
+    figures, by_name = metrics_of(found, similarity()), {(r["criterion"], r["granularity"]): r for r in found.criteria}
+    assert figures["attentions_tau_influence"] == round(fine["influence", "attention"]["kendall"], 2)
+    # A key a figure: the criterion of attention layers for blocks is not similarity for attention layers.
+    assert len(by_name) == len(found.criteria)
+    assert sum("tau_" in name and "split_half" not in name for name in figures) == 3 * len(by_name)
+    for (criterion, granularity), of in zip(
+        (("similarity_attention", "temporal_transformer"), ("similarity", "attention")),
+        ("", "attentions_"),
+        strict=True,
+    ):
+        wanted = round(by_name[criterion, granularity]["kendall"], 2)
+        assert figures[f"{of}tau_{criterion}"] == wanted
 
 
 def test_videos_of_other_seeds_are_refused(tmp_path) -> None:

@@ -174,7 +174,9 @@ def test_without_rounding_hardly_a_figure_is_the_same(exact: None, tmp_path: Pat
     takes = a_run(0)
     here = figures(takes, tmp_path)
     moved = changed(here, figures(takes, tmp_path, 1))
-    measured = {k for k, v in here.items() if isinstance(v, float) and v not in (0.0, 1.0) and "similarity" not in k}
+    counted = ("similarity", "cost_", "tau_")  # of MACs, of signs, or with two decimals
+    measured = {k for k, v in here.items() if isinstance(v, float) and v not in (0.0, 1.0)}
+    measured = {k for k in measured if not any(word in k for word in counted)}
     assert len(moved & measured) > 0.9 * len(measured) > 80
 
 

@@ -72,11 +72,12 @@ def test_every_number_of_headline_ranking_and_rounds_is_in_an_artefact(run: Run,
     figures = json.loads((run.data / "selection.json").read_text())
     known = {float(v) for v in figures.values() if isinstance(v, int | float)}
     known |= numbers_of(run, ("latency", "latency"), ("profile", "profile"), ("ranking", "ranking"))
-    known |= numbers_of(run, ("evaluation", "evaluation"))
+    known |= numbers_of(run, ("evaluation", "evaluation"), ("confirm", "confirm"))
     speed = float(latency["none"] / (latency["none"] - latency["r2"]))
     # The one derived number: how many times faster motion is.
     assert speed in shown["headline"]
-    assert {figures["distilled_fvd_cross"], figures["distilled_fvd_cross_low"], figures["distilled_null"], 2.0} <= set(
+    together = read_frame(run.data / "confirm.parquet", "confirm").set_index("set").loc["all"]
+    assert {float(together["fvd_cross"]), float(together["null"]), float(together["excess_high"]), 2.0} <= set(
         shown["headline"]
     )
     for place in ("headline", "facts", "ranking-table", "rounds"):
@@ -126,6 +127,7 @@ def test_no_measured_time_in_the_csv_files_and_stable_columns(run: Run, page: st
     heads = {path.name: next(csv.reader(path.open())) for path in run.plots.iterdir()}
     assert set(heads) == {
         "ranking.csv", "rounds.csv", "losses.csv", "similarity.csv", "similarity_units.csv", "probes.csv",
+        "criteria.csv",
     }  # fmt: skip
     assert not any(
         "second" in name or "saving" in name or "latency" in name for head in heads.values() for name in head
