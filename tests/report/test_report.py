@@ -80,7 +80,8 @@ def test_every_number_of_headline_ranking_and_rounds_is_in_an_artefact(run: Run,
     assert {float(together["fvd_cross"]), float(together["null"]), float(together["excess_high"]), 2.0} <= set(
         shown["headline"]
     )
-    for place in ("headline", "facts", "ranking-table", "rounds"):
+    # What the front of budgets shows is worked out there: tests of `front` hold it.
+    for place in ("headline", "facts", "ranking-table", "rounds-1", "rounds-2"):
         assert len(shown[place]) >= 5
         assert set(shown[place]) - {speed} <= known, place
 
