@@ -99,7 +99,7 @@ def _how_it_was_judged(
         if judged["negative"] and judged["guidance"] > 1
         else "",
         "scheduler": _described(judged["scheduler"]),
-        "norm": getattr(settings.teacher, "motion_norm", "clip"),
+        "norm": settings.teacher.motion_norm,
         "half": settings.export.dtype == "float16",
         "rounding": ROUNDING,
     }

@@ -165,6 +165,18 @@ def test_a_student_that_was_not_trained_and_one_that_is_the_teacher(settings) ->
     assert "None of the 21 motion blocks" in write(settings, removed=())["pruned"]
 
 
+@pytest.mark.parametrize(
+    ("norm", "elsewhere"), [("clip", "AnimateDiff's own code and ComfyUI"), ("frame", "Stock diffusers")]
+)
+def test_each_card_says_under_which_norm_it_was_judged(settings, norm: str, elsewhere: str) -> None:
+    teacher = settings.teacher.model_copy(update={"motion_norm": norm})
+    texts = write(settings.model_copy(update={"teacher": teacher}))
+    for form in ("pruned", "portable", "original", "comfyui"):
+        after = " ".join(texts[form].split()).split("group norms ran over ")[1]
+        assert after.startswith({"clip": "all frames of a clip", "frame": "each frame by itself"}[norm])
+        assert f"{elsewhere} run" in after and "something else than what was judged" in after
+
+
 def test_comfyuis_card_warns_of_widths_that_it_does_not_build(out, settings) -> None:
     assert "and this one has 8, 8, 16, 16" in card(out / "comfyui")
     assert "Not this adapter" not in write(settings)["comfyui"]
