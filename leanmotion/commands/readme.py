@@ -29,7 +29,8 @@ def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
             another machine's run changes no figure of the table but these.
     """
     total, gone = len(found.settings.teacher.blocks), found.removed(found.shown)
-    rest = "the rest distilled" if gone < total else "none left"
+    trained = not any(untrained(found, row) for row in found.rounds if row["round"] == found.shown)
+    rest = ("the rest distilled" if trained else "the rest left as it was") if gone < total else "none left"
     last = int(found.rounds[-1]["removed"])
     without = "without any motion block" if last == total else f"without {last} of {total} motion blocks"
     results = [

@@ -169,6 +169,15 @@ def test_nothing_is_confirmed_where_no_round_was_chosen_and_no_other_round_ever(
     assert readme.blocks(found, {})["results"].startswith("![Clips of the original")
 
 
+def test_no_clip_is_called_distilled_that_was_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme_results, "load_settings", lambda path: run.settings)
+    found = readme.read_results(SETTINGS, run.metrics)
+    for trained, words in (("True", "the rest distilled"), ("False", "the rest left as it was")):
+        rounds = [{**row, "trained": trained if row["round"] == "r2" else row["trained"]} for row in found.rounds]
+        said = readme.blocks(replace(found, rounds=rounds), {})["results"]
+        assert f"motion blocks deleted, {words}. Same prompts" in said and f"deleted and {words} below" in said
+
+
 def test_it_says_whether_students_blur_or_stand_still(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readme_results, "load_settings", lambda path: run.settings)
     rows = {row["round"]: row for row in csv.DictReader((run.plots / "rounds.csv").open())}
