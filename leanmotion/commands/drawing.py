@@ -1,5 +1,6 @@
 """`leanmotion generate`: one clip with a pruned adapter, by the sampler that judged it."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def draw_clips(
     """The clip of a prompt and a seed; with `compare` the teacher's of the same noise before it.
 
     Drawn by the sampler of `dvc repro`: what the adapter's folder says of how it was judged comes first, then
-    `sampling` of the settings; the teacher's dtype, on the device of this machine.
+    `sampling` of the settings; the teacher's dtype, on the device of this machine. A prompt of which the text encoder
+    reads the beginning alone is drawn, with a line on standard error.
 
     Args:
         settings: all settings.
@@ -45,7 +47,7 @@ def draw_clips(
     import torch
 
     from leanmotion.model.pruned_adapter import load_pruned_pipeline
-    from leanmotion.model.requests import Request
+    from leanmotion.model.requests import Request, cut_remarks
     from leanmotion.model.sampler import Sampler, latent_shape
     from leanmotion.model.teacher import load_base, load_pipeline
     from leanmotion.model.weights import locate
@@ -56,6 +58,8 @@ def draw_clips(
     there = locate(base, role="base") if base and Path(base).exists() else base
     pruned = load_pruned_pipeline(adapter, base=there or own, torch_dtype=dtype)
     latent_shape(pruned, sampling)
+    for line in cut_remarks("--prompt", [prompt], pruned.tokenizer):
+        print(line, file=sys.stderr)
     pipelines: list[Any] = [pruned]
     if compare:
         teacher = load_pipeline(settings.teacher, own)

@@ -162,6 +162,15 @@ def test_dtype_and_teacher_follow_the_settings(project: Path, monkeypatch: pytes
     assert np.array_equal(both[0], teacher) and np.array_equal(both[1], wanted)
 
 
+def test_a_prompt_that_is_cut_is_said_to_be(project: Path) -> None:
+    student(judged=True)
+    for prompt, said in (("a dog runs", ""), ("a dog runs " * 40, "--prompt: 1 of 1 cut at the ")):
+        done = CliRunner().invoke(app, ["generate", "--prompt", prompt, "--adapter", "pruned", "-o", "x.gif"])
+        assert done.exit_code == 0 and Path("x.gif").is_file()
+        lines = [line for line in done.stderr.splitlines() if line.startswith("--prompt")]
+        assert lines == [] if not said else lines[0].startswith(said)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
