@@ -52,7 +52,7 @@ readme: $(VENV)/.installed
 	leanmotion readme
 
 # Deletion orders, training seeds, granularities and one shot against iterative, after `make repro`: docs/results.md.
-# `make study BUDGET=small` runs a third of it. Kill it and run it again: finished trials are kept.
+# `make study BUDGET=small` trains where deletion did harm alone: half an hour. Kill it and run it again: finished trials are kept.
 BUDGET ?= full
 study: $(VENV)/.installed
 	python stages/study.py --budget $(BUDGET)
