@@ -50,6 +50,8 @@ def project(teacher_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LEANMOTION_DEVICE", "cpu")
+    # As stages and `generate` do: in bfloat16 the number of threads is one of rounding.
+    torch.set_num_threads(params["sampling"]["threads"])
     return tmp_path
 
 
