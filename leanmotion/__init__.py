@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from leanmotion.distillation.sampler_steps import Drawing
     from leanmotion.distillation.training import distil
     from leanmotion.errors import LeanmotionError
+    from leanmotion.export.lean import lean
     from leanmotion.features.extractors import load_extractor
     from leanmotion.model.judged_sampling import judged_sampling
     from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_pruned
@@ -41,6 +42,7 @@ __all__ = [
     "encode_clips",
     "frechet_distance",
     "judged_sampling",
+    "lean",
     "list_units",
     "load_extractor",
     "load_pipeline",
@@ -66,6 +68,7 @@ _HOMES = {
     "encode_clips": "clips.latents",
     "frechet_distance": "ranking.fvd",
     "judged_sampling": "model.judged_sampling",
+    "lean": "export.lean",
     "list_units": "model.units",
     "load_extractor": "features.extractors",
     "load_pipeline": "model.teacher",

@@ -54,13 +54,13 @@ def test_no_script_hides_another_module() -> None:
 
 _STORING = {"listing", "rendering", "store"}
 _TIMING = {"in_call", "latency", "timing"}
-_PRUNED = {"judged_sampling", "pruned_adapter", "pruned_pipeline"}
+_PRUNED = {"judged_sampling", "pruned_adapter", "pruned_pipeline", "whole_saving"}
 _DRAWING = {*_PRUNED, "memory", "removal", "requests", "sampler", "samplers", "variants"}
 _RANKING = {"agreement", "criteria", "deletions", "importance", "probes", "ranking", "reranking"}
 _CHANGES = {"output_changes", "partial_calls", "parts", "step_weights", "trajectory"}
 UNUSED: dict[str, dict[str, set[str]]] = {
     "check": {
-        "checking": {"taken"}, "cost": _TIMING, "evaluation": {"confirmation", "looks"},
+        "checking": {"taken"}, "cost": _TIMING, "evaluation": {"confirmation", "looks"}, "export": {"lean"},
         "probing": {"best_sets", "similarity"}, "ranking": _RANKING, "videos": {"listing"},
     },
     "inspect": {"cost": _TIMING, "model": {*_PRUNED, "samplers", "variants"}},
@@ -93,7 +93,7 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "evaluation": {"clip_scores", "looks", "selection"}, "ranking": _RANKING, "sprites": {"renderer"},
         "videos": _STORING,
     },
-    "export": {"cost": {"inspection", *_TIMING}},
+    "export": {"cost": {"inspection", *_TIMING}, "export": {"lean"}},
     "measure": {"cost": {"inspection"}},
     "report": {
         "model": {

@@ -51,7 +51,9 @@ def full_motion_state(model: nn.Module) -> dict[str, Tensor]:
     """
     state, shapes = motion_state(model), expected_shapes(motion_config(model))
     check_keys("the UNet's motion modules", {key: tuple(t.shape) for key, t in state.items()}, shapes, partly=True)
-    dtype = next(iter(state.values())).dtype if state else next(model.parameters()).dtype
+    # Of an adapter without any block nothing is left that has a type.
+    some = next(iter(state.values()), next(model.parameters(), None))
+    dtype = torch.float32 if some is None else some.dtype
     full = {}
     for key, shape in shapes.items():
         if key not in state:

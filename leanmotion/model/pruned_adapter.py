@@ -189,9 +189,10 @@ def load_pruned_pipeline(
     base: Any,
     torch_dtype: torch.dtype | None = None,
     as_judged: bool = True,
+    pipeline_class: type[Any] | None = None,
     **pipeline_kwargs: Any,
 ) -> "AnimateDiffPipeline":
-    """An `AnimateDiffPipeline` with a pruned motion adapter.
+    """A pipeline of diffusers with a pruned motion adapter.
 
     It samples as the adapter was judged, if its folder says how: with that scheduler, and by default, where a call does
     not say otherwise, with that number of frames and steps, size, guidance and negative prompt.
@@ -203,21 +204,26 @@ def load_pruned_pipeline(
             saves) already has motion modules and is refused.
         torch_dtype: of the whole pipeline; the base's own when None.
         as_judged: False keeps the base's scheduler and diffusers' defaults.
-        pipeline_kwargs: passed to `StableDiffusionPipeline.from_pretrained`, such as `revision` or `variant`.
+        pipeline_class: one of `leanmotion.model.pruned_pipeline.PIPELINES`, `AnimateDiffPipeline` when None.
+        pipeline_kwargs: what that class takes beside a base's parts (`controlnet`, `pag_applied_layers`); all others
+            go to `StableDiffusionPipeline.from_pretrained`, such as `revision` or `variant`.
 
     Returns:
         The pipeline, on the CPU (or where a loaded base is): what was removed takes neither memory nor time. On equal
         weights it draws, to the bit, what the pruned UNet drew before `save_pruned`.
 
     Raises:
-        LeanmotionError: adapter or base do not load or do not fit one another.
+        LeanmotionError: adapter, base and class do not load or do not fit one another; or the base holds an IP-Adapter
+            or a LoRA that is not fused.
     """
     judged = read_pruned_config(adapter).get("sampling", {})
-    from leanmotion.model.pruned_pipeline import AnimateDiffPipeline
+    from leanmotion.model.pruned_pipeline import checked_class, load_base, made_of, refuse_layers
 
+    kind, more = checked_class(pipeline_class, pipeline_kwargs)
     if isinstance(base, str | os.PathLike):
-        base = _load_base(os.fspath(base), torch_dtype, pipeline_kwargs)
-    pipeline = AnimateDiffPipeline.of(pruned_pipeline(adapter, base), judged if as_judged else {})
+        base = load_base(os.fspath(base), torch_dtype, pipeline_kwargs)
+    refuse_layers(base)
+    pipeline = made_of(kind, pruned_pipeline(adapter, base), more, judged if as_judged else {})
     return pipeline if torch_dtype is None else pipeline.to(torch_dtype)
 
 
@@ -232,33 +238,6 @@ def pruned_pipeline(adapter: PathLike, base: Any) -> "AnimateDiffPipeline":
         if isinstance(part, nn.Module):
             align(part)
     return AnimateDiffPipeline(unet=unet, motion_adapter=None, **parts)  # pyright: ignore[reportArgumentType]
-
-
-def _load_base(base: str, torch_dtype: torch.dtype | None, options: dict[str, Any]) -> Any:
-    from diffusers import StableDiffusionPipeline
-
-    unet_config = Path(base) / "unet" / "config.json"
-    if unet_config.is_file() and "UNetMotionModel" in unet_config.read_text():
-        # diffusers takes an adapter for such a folder without a word and samples with the weights in the folder.
-        raise LeanmotionError(
-            f"base {base}: its unet is a UNetMotionModel, with motion modules of its own: "
-            "give the Stable Diffusion folder that it was made from"
-        )
-    options = {"torch_dtype": torch_dtype, **options} if torch_dtype is not None else options
-    try:
-        if Path(base).is_file():
-            # The configuration that a file lacks comes from the hub's cache alone: no hub id was named.
-            return StableDiffusionPipeline.from_single_file(base, **{"local_files_only": True, **options})
-        options = {"safety_checker": None, "requires_safety_checker": False, **options}
-        return StableDiffusionPipeline.from_pretrained(base, **options)
-    except Exception as error:  # diffusers raises many kinds on a folder that is not one
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        hint = (
-            "; a single file takes its configuration from the hub's cache: give a folder"
-            if Path(base).is_file()
-            else ""
-        )
-        raise LeanmotionError(f"base {base}: does not load as a Stable Diffusion pipeline ({line}){hint}") from error
 
 
 def _write_folder(folder: PathLike, write: Callable[[Path], None], card: str | None) -> Path:

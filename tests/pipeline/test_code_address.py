@@ -317,6 +317,7 @@ NOT_DRAWING = {
     "model/pruned_pipeline.py": "the pipeline that users load; students are drawn with the stock one",
     "model/requests.py": "requests are in the address themselves; Variant, which is reached, stands there too",
     "model/student.py": "finds and verifies a student's folder; its weights and removed units are in the address",
+    "model/whole_saving.py": "what diffusers' own saving writes; no student is saved so",
     "videos/listing.py": "says what was drawn, to the terminal",
     "videos/rendering.py": "asks for chunks, waits, and puts them in order",
     "videos/store.py": "keeps and finds chunks by their addresses",
