@@ -69,7 +69,7 @@ def _what_it_is(settings: Settings, record: TeacherRecord, student: Student) -> 
         "adapter": _hub_or_path(teacher.adapter, "teacher.adapter"),
         "base_revision": f" at {revisions['base']}" if "base" in revisions else "",
         "adapter_revision": f" at {revisions['adapter']}" if "adapter" in revisions else "",
-        "sha256": record.sha256,
+        "sha256": record.weights,
     }
 
 
