@@ -25,7 +25,7 @@ from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
-from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline
+from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline, teacher_digest
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings
 
@@ -38,9 +38,11 @@ ALL = list(comfyui.BLOCKS)
 def handed_over(folder: Path, settings: Settings, removed: tuple[str, ...], scale: float = 1.0) -> Path:
     """The export of a student that lost these blocks, its weights times `scale`."""
     sha256, files = fingerprint(settings.teacher)
+    norm = settings.teacher.motion_norm
     record = TeacherRecord(
-        sha256, files, settings.teacher.dtype, {"block_out_channels": list(WIDTHS)}, 900, 90, 700, 70
-    )
+        teacher_digest(sha256, norm), files, settings.teacher.dtype, {"block_out_channels": list(WIDTHS)}, 900, 90, 700,
+        70, motion_norm=norm,
+    )  # fmt: skip
     unet: Any = load_pipeline(settings.teacher).unet
     remove_units(unet, removed)
     with torch.no_grad():
@@ -283,6 +285,19 @@ def halved(settings: Settings) -> Settings:
 @pytest.fixture(scope="module")
 def smaller(teacher_folder) -> Settings:
     return tiny_settings(teacher_folder(levels=2, layers=1))
+
+
+def test_forms_are_checked_under_the_norm_that_they_were_judged_under(tmp_path, smaller) -> None:
+    """The same weights in all of them; the pruned form alone says how they normalise."""
+    teacher = smaller.teacher.model_copy(update={"motion_norm": "frame"})
+    how = {"frame": smaller.model_copy(update={"teacher": teacher}), "clip": smaller}
+    frame, clip = (handed_over(tmp_path / norm, how[norm], (BLOCKS[0],), scale=1.05) for norm in ("frame", "clip"))
+    assert json.loads((frame / "pruned/config.json").read_text())["motion_norm"] == "frame"
+    assert "motion_norm" not in json.loads((clip / "pruned/config.json").read_text())
+    for file in ("portable/diffusion_pytorch_model.safetensors", "original/motion_module.ckpt"):
+        assert file_sha256(frame / file) == file_sha256(clip / file)
+    weights, _ = fingerprint(smaller.teacher)
+    assert f"weights sha256 `{weights}`" in card(frame / "pruned")
 
 
 def test_files_half_as_large(tmp_path, smaller) -> None:

@@ -53,7 +53,8 @@ def test_two_silent_attention_layers_are_no_silent_block(make_unet) -> None:
     block = unet.down_blocks[0].motion_modules[0].transformer_blocks[0]
     with torch.no_grad():
         for layer in (block.attn1.to_out[0], block.attn2.to_out[0]):
-            layer.weight.zero_(), layer.bias.zero_()
+            layer.weight.zero_()
+            layer.bias.zero_()
     assert lean(SimpleNamespace(unet=unet)).units == ("down_0_0-block0-attn1", "down_0_0-block0-attn2")
     assert lean(SimpleNamespace(unet=unet)).units == ()
 
@@ -109,7 +110,8 @@ def test_a_layer_with_a_lora_is_heard(make_unet) -> None:
     unet = make_unet()
     for block in ("down_0_0", "down_0_1"):
         module = unet.down_blocks[0].motion_modules[int(block[-1])]
-        nn.init.zeros_(module.proj_out.weight), nn.init.zeros_(module.proj_out.bias)
+        nn.init.zeros_(module.proj_out.weight)
+        nn.init.zeros_(module.proj_out.bias)
     module.proj_out = nn.Sequential(module.proj_out)  # as peft, another module in its place
     assert lean(SimpleNamespace(unet=unet)).units == ("down_0_0",)
 

@@ -99,7 +99,7 @@ def test_defaults_of_the_evidence_fit_what_a_call_gives(forms, tmp_path) -> None
 
 # Long clips
 
-WINDOWS = {"context_length": 4, "context_stride": 2}
+WINDOWS: dict[str, Any] = {"context_length": 4, "context_stride": 2}
 
 
 def test_free_noise_around_blocks_that_are_gone(forms) -> None:
