@@ -155,6 +155,14 @@ def test_another_dtype_or_norm_reruns_everything_behind_inspect(
     assert clone.repro("inspect") == {"check", "inspect"}
     readers = {name for name in reads if f"teacher.{setting}" in reads[name]}
     assert readers - {"check", "inspect"} <= changed(stages_of(clone.folder))
+    if setting == "motion_norm":
+        # What lies between these and `rank` loads no network.
+        tables = {name: clone.folder / f"data/{name}.parquet" for name in ("similarity", "influence")}
+        before = {name: read_frame(path, name) for name, path in tables.items()}
+        using = {"generate@rank_a", "ablate@mid_0", "similarity", "influence"}
+        assert using <= clone.repro(*sorted(using))
+        assert not any(read_frame(path, name).equals(before[name]) for name, path in tables.items())
+        assert made(clone) == {"Sampler"}
     (clone.folder / "params.yaml").write_text(text)
     assert clone.repro() == set(), "DVC still has what inspect wrote of the first one, and with it all that follows"
 
