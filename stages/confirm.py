@@ -1,6 +1,8 @@
 """What the chosen round costs, measured anew: the headline, from clips that no choice and no other figure has used."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from leanmotion.evaluation.confirmation import confirm
 from leanmotion.features.embedding import embedded, open_extractor
@@ -32,13 +34,26 @@ def main(
         return
     extractor, sets = open_extractor(settings), settings.prompts.confirm_splits
     read = FeatureSet([embedded(videos / f"{take}.parquet", extractor) for take in TAKES])
-    rows = [{**of, **row} for row in confirm(read, sets, settings.evaluation)]
+    norm = settings.teacher.motion_norm
+    rows = [{**of, "motion_norm": norm, **row} for row in confirm(read, sets, settings.evaluation)]
+    kept = {**of, "sets": len(sets), **_figures(rows[0])}
+    terminal.confirmed(rows)
+    if few := sets[: settings.prompts.confirm_other_norm]:
+        elsewhere = {**of, "motion_norm": "frame" if norm == "clip" else "clip"}
+        read_there = FeatureSet([embedded(videos / "other_norm.parquet", extractor)])
+        there = [{**elsewhere, **row} for row in confirm(read_there, few, settings.evaluation)]
+        kept |= {"other_norm_sets": len(few), **{f"other_norm_{k}": v for k, v in _figures(there[0]).items()}}
+        terminal.confirmed(there)
+        rows += there
     meta = {**read.meta, "frames": str(settings.sampling.frames), "ddof": "1", "sets": str(len(sets))}
     write_table(out, "confirm", rows, meta=meta)
-    together = rows[0]
-    figures = [name for name in together if name not in {*of, "set"}]
-    write_metrics(metrics, {**of, "sets": len(sets), **rounded_row(together, figures, evaluation_nulls(together))})
-    terminal.confirmed(rows)
+    write_metrics(metrics, kept)
+
+
+def _figures(together: Mapping[str, Any]) -> dict[str, Any]:
+    """What git keeps of a row of all sets."""
+    figures = [name for name in together if name not in {"round", "removed", "set", "motion_norm"}]
+    return rounded_row(together, figures, evaluation_nulls(together))
 
 
 if __name__ == "__main__":

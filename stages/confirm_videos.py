@@ -8,7 +8,7 @@ import typer
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
-from leanmotion.model.variants import Variants
+from leanmotion.model.variants import Variants, under_other_norm
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings
@@ -16,6 +16,8 @@ from leanmotion.videos.listing import show_takes
 from leanmotion.videos.rendering import Take, render
 
 TAKES = {"original_a": ("full", "a"), "original_b": ("full", "b"), "student_b": ("distilled", "b")}
+OTHER_NORM = "other_norm"
+"""All three under the motion norm that is not the teacher's, on fewer sets."""
 
 
 def main(
@@ -31,24 +33,30 @@ def main(
 
     The original's hang on whether any round was chosen, the student's on which.
     """
-    if take not in TAKES:
-        raise LeanmotionError(f"--take {take}: name one of {', '.join(TAKES)}")
-    settings = load_settings(params)
-    variants = Variants(settings, TeacherRecord.read(teacher))
+    if take not in (names := [*TAKES, OTHER_NORM]):
+        raise LeanmotionError(f"--take {take}: name one of {', '.join(names)}")
+    settings, record = load_settings(params), TeacherRecord.read(teacher)
+    variants, others = Variants(settings, record), Variants(*under_other_norm(settings, record))
     any_chosen = read_record(chosen / "any.json", made_by="dvc repro select")["deleted"]
     student = _chosen(chosen, students)
-    drawn = {"full": variants.teacher(), "distilled": variants.student(student)}
+    samplers = {one.record.sha256: one.samplers([student]) for one in (variants, others)}
 
     def takes(name: str) -> list[Take]:
-        variant, seeds = TAKES[name]
-        return [Take(variant, drawn[variant], split, seeds) for split in settings.prompts.confirm_splits]
+        splits, drawn, asked = settings.prompts.confirm_splits, variants, [name]
+        if name == OTHER_NORM:
+            splits, drawn, asked = splits[: settings.prompts.confirm_other_norm], others, list(TAKES)
+        named = {"full": drawn.teacher(), "distilled": drawn.student(student)}
+        return [
+            Take(what, named[what], split, seeds) for what, seeds in (TAKES[one] for one in asked) for split in splits
+        ]
 
     if not any_chosen:
         print("no round was chosen: nothing to confirm, nothing is drawn")
     render(
         takes(take) if any_chosen else [], out, prompts=prompts, settings=settings,
-        samplers=variants.samplers([student]), label=f"to confirm, {take.replace('_', ' ')}",
-        stage=f"confirm_videos@{take}", siblings=lambda: {f"confirm_videos@{name}": takes(name) for name in TAKES},
+        samplers=lambda variant: samplers[variant.weights.partition("+")[0]](variant),
+        label=f"to confirm, {take.replace('_', ' ')}", stage=f"confirm_videos@{take}",
+        siblings=lambda: {f"confirm_videos@{name}": takes(name) for name in names},
     )  # fmt: skip
     show_takes(out)
 

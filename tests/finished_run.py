@@ -231,14 +231,15 @@ class Run:
 
     def _confirmed(self, null: float) -> None:
         rows = []
-        for name in ["all", "confirm/1", "confirm/2"] if self.chosen != "base" else []:
+        sets = ["all", "confirm/1", "confirm/2"] if self.chosen != "base" else []
+        for norm, name in ((norm, name) for norm in ("clip", "frame") for name in sets):
             accuracy = {"motion_accuracy": 0.75, "original_motion_accuracy": 0.875} if self.heads else {}
             measured = {"fvd_cross": null * (1 + self.number()), "fvd": self.number(), "excess": self.number()}
             if name == "all":
                 measured = {k: v for n, value in measured.items() for k, v in self.three(n, value).items()}
             rows.append(
-                {"round": self.chosen, "removed": len(self.removed[self.chosen]), "set": name, "captions": CLIPS,
-                 "videos": (2 if name == "all" else 1) * CLIPS, "null": null, **measured, **accuracy}
+                {"round": self.chosen, "removed": len(self.removed[self.chosen]), "motion_norm": norm, "set": name,
+                 "captions": CLIPS, "videos": (2 if name == "all" else 1) * CLIPS, "null": null, **measured, **accuracy}
             )  # fmt: skip
         self.table("confirm", "confirm", rows)
 

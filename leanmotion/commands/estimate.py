@@ -34,8 +34,8 @@ def clips_to_draw(settings: Settings) -> dict[str, int]:
         "probe": probes * (settings.probe.prompts or splits["rank"]),
         # Each round twice: pruned only, and distilled.
         "render": 2 * len(settings.rounds) * shown,
-        # The chosen student's, and the original's under both sets of seeds.
-        "confirm": 3 * settings.prompts.confirm * settings.prompts.select,
+        # The chosen student's, and the original's under both sets of seeds; some of that under the other norm.
+        "confirm": 3 * (settings.prompts.confirm + settings.prompts.confirm_other_norm) * settings.prompts.select,
     }
     return counts | ({"clips": settings.clips.count} if settings.clips.source == "teacher" else {})
 

@@ -7,17 +7,18 @@ UNet and puts them back, and shares the work with every other sweep that sees th
 import multiprocessing
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from leanmotion.commands.plan import plan
 from leanmotion.errors import LeanmotionError
-from leanmotion.model.requests import Request, Variant
+from leanmotion.model.requests import Draw, Request, Variant
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
+from leanmotion.model.variants import under_other_norm
 from leanmotion.pipeline.settings import Settings, load_settings
 from leanmotion.pipeline.stage import guarded
 from leanmotion.pipeline.tables import read_frame
@@ -35,7 +36,7 @@ Job = tuple[Take, list[Chunk]]
 class Pending:
     """What a sweep is to draw: jobs by family of stages, and what had to be left out, with the mend."""
 
-    samplers: Samplers
+    samplers: Callable[[Variant], Draw]
     jobs: dict[str, list[Job]]
     left_out: list[str]
 
@@ -83,6 +84,8 @@ def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
         raise LeanmotionError(f"{data / 'teacher.json'} is of other settings or weights: `dvc repro inspect` first")
     students, left_out = _students(settings, data, stale)
     samplers = Samplers(settings, record, students)
+    others = Samplers(*under_other_norm(settings, record), students)
+    by_norm = {one.record.sha256: one for one in (samplers, others)}
     sets = settings.prompts.confirm_splits
     requests = {
         (split, seeds): _requests(prompt_rows(settings.prompts, split), seeds)
@@ -104,8 +107,9 @@ def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
         ],
         "confirm_videos": [
             Take(name, variant, split, seeds)
-            for name, variant, seeds in _chosen(data, samplers, students, stale, left_out)
-            for split in sets
+            for drawn, splits in ((samplers, sets), (others, sets[: settings.prompts.confirm_other_norm]))
+            for name, variant, seeds in _chosen(data, drawn, students, stale, left_out if drawn is samplers else [])
+            for split in splits
         ],
     }
     jobs = {
@@ -118,7 +122,7 @@ def pending(settings: Settings, data: Path, stale: set[str] | None) -> Pending:
     if settings.clips.source == "teacher":
         variant, asked = samplers.teacher(), _requests(training_rows(settings.prompts, settings.clips), "a")
         jobs["clips"] = [(Take("clips", variant, "train"), cut(variant, asked, settings.sampling))]
-    return Pending(samplers, jobs, left_out)
+    return Pending(lambda variant: by_norm[variant.weights.partition("+")[0]](variant), jobs, left_out)
 
 
 def _requests(rows: Sequence[Mapping[str, Any]], seeds: str) -> list[Request]:

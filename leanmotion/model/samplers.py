@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.model.motion_norm import motion_norm, set_motion_norm
 from leanmotion.model.pruned_adapter import pruned_pipeline
 from leanmotion.model.removal import removed_units, without_units
 from leanmotion.model.requests import Draw, Request, Variant
@@ -16,6 +17,7 @@ from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord, check_dtype, load_base, load_pipeline, verify
 from leanmotion.model.variants import Variants
 from leanmotion.pipeline.processes import device
+from leanmotion.pipeline.setting_address import added
 from leanmotion.pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -91,6 +93,9 @@ class Samplers(Networks, Variants):
             student = self.students[weights]
             student.verify()
             self._drawn = weights, self._sampler(pruned_pipeline(student.adapter, self.base))
+            if added(self.settings.teacher.motion_norm != motion_norm(self._drawn[1].pipeline.unet)):
+                # The student was trained, and is kept, under the other one.
+                set_motion_norm(self._drawn[1].pipeline.unet, self.settings.teacher.motion_norm)
         return self._drawn[1]
 
     def _sampler(self, pipeline: Any) -> Sampler:

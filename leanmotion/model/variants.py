@@ -1,12 +1,13 @@
 """Which weights without which units: names of what can be drawn. No network is loaded to name one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 
 from leanmotion.model.requests import Draw, Variant
 from leanmotion.model.student import Student
-from leanmotion.model.teacher import TeacherRecord, check_dtype
-from leanmotion.pipeline.settings import Settings
+from leanmotion.model.teacher import TeacherRecord, check_dtype, teacher_digest
+from leanmotion.pipeline.settings import MotionNorm, Settings
 
 
 class Variants:
@@ -46,3 +47,11 @@ class Variants:
             return Samplers(self.settings, self.record, students)
 
         return lambda variant: made()(variant)
+
+
+def under_other_norm(settings: Settings, record: TeacherRecord) -> tuple[Settings, TeacherRecord]:
+    """Settings and record of the same teacher under the motion norm that is not its own."""
+    norm: MotionNorm = "frame" if record.motion_norm == "clip" else "clip"
+    teacher = settings.teacher.model_copy(update={"motion_norm": norm})
+    named = replace(record, motion_norm=norm, sha256=teacher_digest(record.weights, norm))
+    return settings.model_copy(update={"teacher": teacher}), named

@@ -116,11 +116,13 @@ EVIDENCE: dict[str, pa.Schema] = {
         movement_high=REAL,
         **_OUTCOME,
     ),
-    # The chosen round anew: a row of all sets together, with intervals, and one of each set. None where no round was
-    # chosen. Distances are of one set's clips, or means of these over the sets; `videos`: clips, each drawn thrice.
+    # The chosen round anew: a row of all sets together, with intervals, and one of each set, under the run's norm
+    # and then under the other one. None where no round was chosen. Distances are of one set's clips, or means of these
+    # over the sets; `videos`: clips, each drawn thrice.
     "confirm": schema(
         round=TEXT,
         removed=INT,
+        motion_norm=TEXT,
         set=TEXT,
         videos=INT,
         captions=INT,

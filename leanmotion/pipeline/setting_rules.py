@@ -29,6 +29,11 @@ def check_sections(settings: "Settings") -> None:
         raise ValueError(
             f"distillation.budget.broken is {how.budget.broken}: it must exceed unharmed ({how.budget.unharmed})"
         )
+    other, sets = settings.prompts.confirm_other_norm, settings.prompts.confirm
+    if other == 1 or other > sets:
+        raise ValueError(
+            f"prompts.confirm_other_norm is {other}: it is 0, or at least 2 and at most prompts.confirm ({sets})"
+        )
     if how.objective == "endpoint" and how.last_steps > settings.sampling.steps:
         raise ValueError(
             f"distillation.last_steps is {how.last_steps}: it is at most sampling.steps ({settings.sampling.steps})"

@@ -44,7 +44,10 @@ class PinnedTeacher(Teacher):
 
 
 class Prompts(_Model):
-    """Prompts and how many each split holds; raising a count keeps earlier ones. `confirm`: sets of `select` clips."""
+    """Prompts and how many each split holds; raising a count keeps earlier ones.
+
+    `confirm`: sets of `select` clips; `confirm_other_norm` of them are drawn under the other motion norm too, or none.
+    """
 
     source: PromptsPath
     negative: str = ""
@@ -52,6 +55,7 @@ class Prompts(_Model):
     select: Annotated[int, Field(ge=4)]
     report: Annotated[int, Field(ge=4)]
     confirm: Annotated[int, Field(ge=2)]
+    confirm_other_norm: Annotated[int, Field(ge=0)] = 2
     confirm_source: PromptsPath
     seed: Seed = 0
 

@@ -146,4 +146,5 @@ def confirmed(rows: Sequence[Mapping[str, Any]]) -> None:
         ]
         for row in rows
     ]  # fmt: skip
-    show("confirmed under seeds that nothing else used", head, cells)
+    norm = "all frames together" if rows[0]["motion_norm"] == "clip" else "each frame by itself"
+    show(f"confirmed under seeds that nothing else used; motion norm over {norm}", head, cells)

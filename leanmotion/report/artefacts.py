@@ -22,7 +22,7 @@ Frame = Any
 
 @dataclass(frozen=True)
 class Artefacts:
-    """The tables by their names; `confirmed` is empty where no round was chosen.
+    """The tables by their names; `confirmed` is empty where no round was chosen, under the other norm where not asked.
 
     `removed`: block ids gone after each round; `losses`: a round's training steps.
     """
@@ -42,6 +42,7 @@ class Artefacts:
     latency: Frame
     evaluation: Frame
     confirmed: Frame
+    confirmed_under_other_norm: Frame
     selection: Mapping[str, Any]
     teacher: Mapping[str, Any]
     removed: Mapping[str, list[str]]
@@ -101,6 +102,7 @@ def read_artefacts(settings: Settings, data: Path) -> Artefacts:
     def read(name: str, artefact: str | None = None) -> Frame:
         return read_frame(data / f"{name}.parquet", artefact or name)
 
+    confirmed = _confirmed(read("confirm"), data / "confirm.parquet", str(chosen))
     return Artefacts(
         settings=settings,
         folder=data,
@@ -116,7 +118,8 @@ def read_artefacts(settings: Settings, data: Path) -> Artefacts:
         profile=read("profile").set_index("variant", drop=False),
         latency=read("latency", "latency").set_index("variant", drop=False),
         evaluation=read("evaluation"),
-        confirmed=_confirmed(read("confirm"), data / "confirm.parquet", str(chosen)),
+        confirmed=confirmed[confirmed["motion_norm"] == settings.teacher.motion_norm],
+        confirmed_under_other_norm=confirmed[confirmed["motion_norm"] != settings.teacher.motion_norm],
         selection=selection,
         teacher=read_record(data / "teacher.json", made_by="dvc repro inspect"),
         removed={BASE: [], **{name: list(student.removed) for name, student in students.items()}},

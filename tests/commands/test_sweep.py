@@ -245,7 +245,7 @@ def run_stages(project: SimpleNamespace, out: Path) -> dict[str, bytes]:
     similarity = project.data / "similarity.parquet"
     stage_main("probe")(name="transformers", out=out / "probe", similarity=similarity, **videos)
     stage_main("render")(student=project.data / "students/r1", out=out / "round", **videos)
-    for take in ("original_a", "original_b", "student_b"):
+    for take in ("original_a", "original_b", "student_b", "other_norm"):
         places = {"chosen": project.data / "chosen", "students": project.data / "students"}
         stage_main("confirm_videos")(take=take, out=out / take, **places, **videos)
     stage_main("clips")(out=out / "clips", **videos)
@@ -258,9 +258,10 @@ def test_stages_merge_what_two_sweeps_drew_to_the_bytes_of_their_own(project, tm
     found = sweep.pending(project.settings, project.data, set())
     assert found.left_out == ["render of r3: not there, or out of date: `dvc repro distill` first"]
     # Rank has 3 chunks, the others 2. Of the four probes (1 or 2 units, similar or random), the single ones are
-    # ablations; the pruned arm of r1 is drawn on splits of its own. Two sets of 4 confirm, in three takes.
+    # ablations; the pruned arm of r1 is drawn on splits of its own. Two sets of 4 confirm, in three takes, and
+    # again under the other norm.
     missing = found.missing()
-    assert missing == {"generate": 14, "ablate": 21, "probe": 6, "render": 8, "confirm_videos": 12, "clips": 2}
+    assert missing == {"generate": 14, "ablate": 21, "probe": 6, "render": 8, "confirm_videos": 24, "clips": 2}
     sweep.sweep_together(project.params, project.data, set(), ["cpu", "cpu"])
     assert sweep.pending(project.settings, project.data, set()).missing() == dict.fromkeys(missing, 0)
     assert len(list((tmp_path / "swept/chunks").rglob("*.parquet"))) == sum(missing.values())
@@ -273,7 +274,7 @@ def test_stages_merge_what_two_sweeps_drew_to_the_bytes_of_their_own(project, tm
         merged = run_stages(project, tmp_path / "merged")
     monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "own"))
     own = run_stages(project, tmp_path / "drawn")
-    assert list(own) == list(merged) and len(own) == 10
+    assert list(own) == list(merged) and len(own) == 11
     for name, content in own.items():
         assert merged[name] == content, name
 
@@ -322,7 +323,7 @@ def test_nothing_is_drawn_to_confirm_no_choice(project, tmp_path, monkeypatch) -
     write_record(tmp_path / "chosen/any.json", {"deleted": False})
     assert sweep.pending(project.settings, tmp_path, set()).jobs["confirm_videos"] == []
     monkeypatch.setattr(Samplers, "__call__", None)
-    for take in ("original_a", "student_b"):
+    for take in ("original_a", "student_b", "other_norm"):
         stage_main("confirm_videos")(
             take=take, out=tmp_path / take, params=project.params, prompts=project.data / "prompts",
             teacher=tmp_path / "teacher.json", chosen=tmp_path / "chosen", students=tmp_path / "students",

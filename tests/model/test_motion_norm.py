@@ -27,6 +27,8 @@ from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord, load_pipeline
 from leanmotion.model.units import block_ids, motion_slots
+from leanmotion.model.variants import under_other_norm
+from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings
 from leanmotion.videos.store import cut
 
@@ -179,6 +181,26 @@ def test_the_teacher_and_students_of_it_follow(teachers, monkeypatch, tmp_path: 
         assert config.get("motion_norm", "clip") == norm
         drawn[norm] = samplers(samplers.teacher())([Request("a cat", "", 0)])
     assert (drawn["clip"] != drawn["frame"]).any()
+
+
+@pytest.mark.parametrize(("own", "other"), [("clip", "frame"), ("frame", "clip")])
+def test_a_student_of_one_norm_is_drawn_under_the_other(teachers, monkeypatch, tmp_path: Path, own, other) -> None:
+    """The original is what a run under the other norm has, by address too; the student is drawn of its own weights."""
+    monkeypatch.setenv("LEANMOTION_DEVICE", "cpu")
+    mine, theirs = teachers[own], teachers[other]
+    settings, record = under_other_norm(mine.settings, mine.record)
+    assert (settings, record) == (theirs.settings, theirs.record)
+    unet = remove_units(load_pipeline(mine.settings.teacher).unet, ["mid_0"])
+    save_pruned(unet, tmp_path / "adapter")
+    student = Student(tmp_path, "r1", file_sha256(tmp_path / "adapter/config.json"), ("mid_0",))
+    samplers = Samplers(settings, record, [student])
+    request = [Request("a cat", "", 0)]
+    # No weight was trained, so that the student is the original without the block.
+    there = Samplers(theirs.settings, theirs.record)
+    drawn = samplers(samplers.student(student))(request)
+    assert (drawn == there(there.teacher(["mid_0"]))(request)).all()
+    here = Samplers(mine.settings, mine.record, [student])
+    assert (drawn != here(here.student(student))(request)).any()
 
 
 def test_check_says_what_it_means(teachers, tmp_path: Path) -> None:

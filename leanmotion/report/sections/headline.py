@@ -40,12 +40,21 @@ def sentence(found: Artefacts) -> Markup:
     )
 
 
-def confirmed(found: Artefacts) -> Table | None:
-    """The chosen round in all sets that confirm it together, and in each; None where none was chosen."""
-    if found.chosen == BASE:
-        return None
+def confirmed(found: Artefacts) -> list[Table]:
+    """The chosen round in all sets that confirm it together, and in each; likewise under the other motion norm.
+
+    None where no round was chosen.
+    """
+    tables = []
+    for rows, norm in ((found.confirmed, ""), (found.confirmed_under_other_norm, f", {_other_norm(found)}")):
+        if len(rows):
+            tables.append(_sets(rows, f"{found.chosen} under seeds that nothing else used{norm}"))
+    return tables
+
+
+def _sets(confirming: Any, title: str) -> Table:
     rows: list[list[Cell]] = []
-    for row in found.confirmed.to_dict("records"):
+    for row in confirming.to_dict("records"):
         cells: list[Cell] = [row["set"], data(row["videos"]), data(row["captions"]), data(row["null"])]
         cells += [
             within(row[name], row[f"{name}_low"], row[f"{name}_high"], write)
@@ -54,10 +63,30 @@ def confirmed(found: Artefacts) -> Table | None:
                 ("original_motion_accuracy", percent),
             )
         ]  # fmt: skip
-        rows.append(cells if found.confirmed["motion_accuracy"].notna().any() else cells[:-2])
+        rows.append(cells if confirming["motion_accuracy"].notna().any() else cells[:-2])
     head = ["Set", "Clips", "Captions", "Null", "FVD, other seeds", "Excess", "FVD, same seeds"]
     head += ["Motion read", "Of the original"]
-    return Table(f"{found.chosen} under seeds that nothing else used", head[: len(rows[0])], rows)
+    return Table(title, head[: len(rows[0])], rows)
+
+
+def under_other_norm(found: Artefacts) -> Markup | None:
+    """What the chosen round costs where motion modules normalise the other way; None where it was not asked."""
+    rows = found.confirmed_under_other_norm.to_dict("records")
+    if not rows:
+        return None
+    together, *sets = rows
+    return Markup("With motion modules that {}, its excess is {}, in {} sets of {} clips.").format(
+        _other_norm(found),
+        within(together["excess"], together["excess_low"], together["excess_high"], percent),
+        len(sets),
+        data(sets[0]["videos"]),
+    )
+
+
+def _other_norm(found: Artefacts) -> str:
+    if found.settings.teacher.motion_norm == "clip":
+        return "normalise each frame by itself, as in AnimateDiff's own code and ComfyUI"
+    return "normalise over all frames, as in stock diffusers"
 
 
 def _speed(found: Artefacts) -> Markup:
@@ -118,8 +147,9 @@ def facts(found: Artefacts) -> Table:
 
 
 def reading(found: Artefacts) -> list[str]:
-    """Sentences below the answer: which blocks, the reason in the rule's words, the ceiling."""
-    out = [str(found.selection["reason"])] if found.chosen != BASE else []
+    """Sentences below the answer: under the other norm, which blocks, the reason in the rule's words, the ceiling."""
+    out: list[str] = [said] if (said := under_other_norm(found)) else []
+    out += [str(found.selection["reason"])] if found.chosen != BASE else []
     if found.chosen != BASE:
         out.append(f"Deleted in {found.chosen}: {listed(found.removed[found.chosen])}.")
     ceiling = float(found.latency.loc["none", "saving_fraction"])
