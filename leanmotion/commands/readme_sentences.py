@@ -1,6 +1,7 @@
 """The README's sentences about a run: every figure in them is computed."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from leanmotion.commands.readme_results import Results, real, untrained
 from leanmotion.pipeline.numbers import percent, short
@@ -23,7 +24,21 @@ def headline(found: Results) -> list[str]:
     if "motion_accuracy" in new:
         shown, original = percent(new["motion_accuracy"]), percent(new["original_motion_accuracy"])
         said += f" {shown} of the clips show the motion asked for, {original} of the original's."
-    return [said]
+    return [said + _under_other_norm(found, new)]
+
+
+def _under_other_norm(found: Results, new: Mapping[str, Any]) -> str:
+    """What it costs where motion modules normalise the other way, if that was asked."""
+    if "other_norm_excess" not in new:
+        return ""
+    where = "frame by frame, as AnimateDiff's own code and ComfyUI do"
+    if found.settings.teacher.motion_norm == "frame":
+        where = "over all frames, as stock diffusers does"
+    excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
+    return (
+        f" Where motion modules normalise {where}, the excess is {excess} [{low}, {high}] "
+        f"({new['other_norm_sets']} sets)."
+    )
 
 
 def labels(found: Results) -> str:

@@ -156,6 +156,17 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     assert "15% [-10%, 44%]**, 9.5 where that is at 8.25. It is measured on 4 sets of 48 clips under seeds" in first
     assert "the 90% interval is for fresh seeds of these 16 captions." in first
     assert first.endswith("93.8% of the clips show the motion asked for, 95.8% of the original's.")
+    other = {
+        "other_norm_sets": 2,
+        "other_norm_excess": 1.04,
+        "other_norm_excess_low": 0.5,
+        "other_norm_excess_high": 2.0,
+    }
+    first = readme.blocks(confirm(run, tmp_path / "other", **other), {})["results"].split("\n")[0]
+    assert first.endswith(
+        "Where motion modules normalise frame by frame, as AnimateDiff's own code and ComfyUI do, the excess is 104% "
+        "[50%, 200%] (2 sets)."
+    )
     # The report split's own, wider interval is no second answer beside it.
     assert "On the report split" not in said["reading"]
     alone = confirm(run, tmp_path / "own prompts", motion_accuracy=None)
