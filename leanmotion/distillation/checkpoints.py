@@ -120,7 +120,7 @@ class _Sealed:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.sha256()
 
-    def write(self, part: bytes) -> int:
+    def write(self, part: bytes | memoryview) -> int:
         self.digest.update(part)
         return self.file.write(part)
 
