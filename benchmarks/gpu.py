@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -40,6 +40,14 @@ Rows = Iterator[tuple[str, float, str]]
 """What, how much, of which unit."""
 
 PRESET = Path(__file__).parents[1] / "presets/animatediff-v1-5-2.yaml"
+
+
+class Size(TypedDict):
+    """Of a clip's latents."""
+
+    frames: int
+    height: int
+    width: int
 
 
 class Bench:
@@ -73,10 +81,10 @@ class Bench:
         return self.settings.sampling.model_copy(update=changes)
 
     @cached_property
-    def size(self) -> dict[str, int]:
+    def size(self) -> Size:
         """Of a clip's latents."""
         _, frames, height, width = latent_shape(self.pipeline, self.settings.sampling)
-        return {"frames": frames, "height": height, "width": width}
+        return Size(frames=frames, height=height, width=width)
 
     @cached_property
     def flops(self) -> float:

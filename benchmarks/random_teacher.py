@@ -67,7 +67,9 @@ def write_teacher(folder: Path, dtype: torch.dtype, device: str, *, small: bool 
     StableDiffusionPipeline(
         **{name: part.to(dtype) for name, part in parts.items()},
         tokenizer=_tokenizer(folder / "tokenizer"),
-        scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False),
+        scheduler=DDIMScheduler(  # pyright: ignore[reportArgumentType]
+            beta_start=0.00085, beta_end=0.012, steps_offset=1, clip_sample=False
+        ),
         safety_checker=None,  # pyright: ignore[reportArgumentType]
         feature_extractor=None,  # pyright: ignore[reportArgumentType]
         requires_safety_checker=False,

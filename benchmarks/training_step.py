@@ -25,7 +25,7 @@ _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 def training_rows(
     teacher: Any,
-    size: Mapping[str, int],
+    size: Any,
     settings: Settings,
     device: str,
     folder: Path,

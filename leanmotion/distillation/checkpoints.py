@@ -99,7 +99,7 @@ class CheckpointStore:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with self._partial.open("wb") as file:
                     sealed = _Sealed(file)
-                    torch.save({**state, "address": self.address}, sealed)
+                    torch.save({**state, "address": self.address}, sealed)  # pyright: ignore[reportArgumentType]
                     sealed.close()
                 sync(self._partial)
                 self._partial.replace(self.path)

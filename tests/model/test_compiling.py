@@ -8,6 +8,7 @@ import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ REQUESTS = [Request("a red ring", "", 0), Request("a blue ring", "", 1)]
 def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever is compiled, is by the `eager` backend; torch's compiler is left as it was."""
     torch._dynamo.reset()
-    real, limits = compiling._compiled, torch._dynamo.config
+    limits: Any = torch._dynamo.config
+    real = compiling._compiled
     before = limits.recompile_limit, limits.accumulated_recompile_limit, limits.fail_on_recompile_limit_hit
     monkeypatch.setattr(compiling, "_compiled", lambda kind, _: real(kind, "eager"))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module: setattr(module, "_compiled_call_impl", 1))
@@ -120,6 +122,20 @@ def test_a_copy_runs_its_own_weights(call: Any) -> None:
     forward = made.get_submodule(name).forward
     assert isinstance(forward, CompiledForward) and forward.module is made.get_submodule(name)
     assert unet.get_submodule(name).forward.module is unet.get_submodule(name)
+
+
+def test_threads_may_call_side_by_side(call: Any) -> None:
+    """As the teacher's calls in distillation on a CPU, which compile what they meet first."""
+    unet, run = call
+    plain = run()
+    compile_modules(unet)
+
+    def work(_: int) -> torch.Tensor:
+        with torch.no_grad():
+            return run()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(torch.equal(found, plain) for found in pool.map(work, range(4)))
 
 
 def test_a_sampler_draws_the_same_compiled(teacher_folder: Any) -> None:
