@@ -24,10 +24,7 @@ def main(
 ) -> None:
     """Squared changes of every unit, and inner products of their changes, by step and prompt of the rank split."""
     settings = load_settings(params)
-    # Parts are watched inside the blocks that would be compiled.
-    sampling = settings.sampling.model_copy(update={"torch_compile": False})
-    settings = settings.model_copy(update={"sampling": sampling})
-    asked, requests = settings.influence, requests_of(prompts, "rank", "a")
+    sampling, asked, requests = settings.sampling, settings.influence, requests_of(prompts, "rank", "a")
     samplers = Samplers(settings, TeacherRecord.read(teacher))
     pipeline, whole = samplers.pipeline, samplers.teacher()
     found = measure(whole, lambda: samplers.sampler(whole).pipeline, settings, requests[: asked.prompts])

@@ -55,7 +55,8 @@ def test_no_script_hides_another_module() -> None:
 _STORING = {"listing", "rendering", "store"}
 _TIMING = {"in_call", "latency", "timing"}
 _PRUNED = {"judged_sampling", "pruned_adapter", "pruned_pipeline", "whole_saving"}
-_DRAWING = {*_PRUNED, "memory", "removal", "requests", "sampler", "samplers", "variants"}
+_ADDRESS = {"sampling_address"}
+_DRAWING = {*_PRUNED, *_ADDRESS, "compiling", "memory", "removal", "requests", "sampler", "samplers", "variants"}
 _RANKING = {"agreement", "criteria", "deletions", "importance", "probes", "ranking", "reranking"}
 _CHANGES = {"output_changes", "partial_calls", "parts", "step_weights", "trajectory"}
 UNUSED: dict[str, dict[str, set[str]]] = {
@@ -63,11 +64,11 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "checking": {"taken"}, "cost": _TIMING, "evaluation": {"confirmation", "looks"}, "export": {"lean"},
         "probing": {"best_sets", "similarity"}, "ranking": _RANKING, "videos": {"listing"},
     },
-    "inspect": {"cost": _TIMING, "model": {*_PRUNED, "samplers", "variants"}},
+    "inspect": {"cost": _TIMING, "model": {*_PRUNED, *_ADDRESS, "samplers", "variants"}},
     "prompts": {"sprites": {"renderer"}},
-    "similarity": {"probing": {"best_sets", "probe_sets"}},
+    "similarity": {"model": _ADDRESS, "probing": {"best_sets", "probe_sets"}},
     "influence": {"cost": {"inspection", *_TIMING}},
-    "profile": {"cost": {"inspection"}},
+    "profile": {"cost": {"inspection"}, "model": _ADDRESS},
     "probe": {"probing": {"best_sets", "similarity"}},
     "embed": {"videos": _STORING},
     "rank": {
@@ -94,7 +95,7 @@ UNUSED: dict[str, dict[str, set[str]]] = {
         "videos": _STORING,
     },
     "export": {"cost": {"inspection", *_TIMING}, "export": {"lean"}},
-    "measure": {"cost": {"inspection"}},
+    "measure": {"cost": {"inspection"}, "model": _ADDRESS},
     "report": {
         "model": {
             *_DRAWING, "adapter_files", "base_kinds", "motion_norm", "motion_state", "original_format", "teacher",

@@ -17,6 +17,7 @@ from leanmotion.evaluation.selection import check_rule
 from leanmotion.export.export import check_place
 from leanmotion.features.embedding import open_extractor
 from leanmotion.features.motion import motion_descriptor
+from leanmotion.model.compiling import check_compiler
 from leanmotion.model.sampler import working_scheduler
 from leanmotion.model.teacher import load_base, load_motion_adapter, load_pipeline, weight_files
 from leanmotion.model.units import list_units
@@ -117,6 +118,7 @@ REFUSALS = (
     Refusal("clips", check_shape, lambda opened: check_shape(opened.settings)),
     Refusal("export", check_place, lambda opened: check_place(opened.export)),
     Refusal("inspect", weight_files, lambda opened: opened.files),
+    Refusal("generate", check_compiler, lambda opened: check_compiler(opened.settings.sampling.torch_compile)),
     Refusal("prompts", load_prompts, lambda opened: opened.prompts),
     Refusal("prompts", load_prompts, lambda opened: opened.confirming),
     Refusal("select", check_rule, _rule),

@@ -27,8 +27,8 @@ class Watched:
 
     Args:
         variant: of the whole network. Its call is made once each time that it is open.
-        parts: name -> module. Their outputs stay as they are. Hooks are on the modules themselves: of whole motion
-            modules, which stay uncompiled around compiled transformer blocks, they break up no compiled code.
+        parts: name -> module. Their outputs stay as they are. Hooks are on the modules themselves, where they run
+            around what is compiled (`leanmotion.model.compiling`) and break up no compiled code.
         clock: marks are read once, after the call: a GPU is not waited for between parts.
 
     Attributes:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch import Tensor
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.writing import saying_unwritable, sync
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,9 @@ class CheckpointStore:
 
     Its name carries the address of everything that the result depends on, so that a checkpoint of other settings
     or weights is neither resumed nor lost.
+
+    Attributes:
+        last: where the newest one lies, and of how many steps; empty where there is none.
     """
 
     def __init__(self, folder: Path, address: str) -> None:
@@ -31,6 +35,8 @@ class CheckpointStore:
         self.path = self.folder / f"checkpoint-{address[:16]}.pt"
         self.last = ""
         self._partial = self.path.with_suffix(".partial")
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
 
     def load(self) -> dict[str, Any] | None:
         """The checkpoint of this address, or None; what a killed writer left behind is removed.
@@ -57,6 +63,31 @@ class CheckpointStore:
         self.last = f"{self.path} after {len(state['rows'])} steps"
         return state
 
+    def save_beside(self, state: dict[str, Any]) -> None:
+        """Replace the checkpoint while the caller goes on to change what is in `state`; `wait` for it, then `close`.
+
+        Takes as much memory of the CPU as the checkpoint has bytes.
+
+        Raises:
+            LeanmotionError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = self._writer.submit(self.save, _copied(state))
+
+    def wait(self) -> None:
+        """Come back when nothing is being written.
+
+        Raises:
+            LeanmotionError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait, whatever comes of it; nothing is written afterwards."""
+        self._writer.shutdown()
+
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint.
 
@@ -67,8 +98,9 @@ class CheckpointStore:
             with saying_unwritable(self.path):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with self._partial.open("wb") as file:
-                    torch.save({**state, "address": self.address}, file)
-                _seal(self._partial)
+                    sealed = _Sealed(file)
+                    torch.save({**state, "address": self.address}, sealed)  # pyright: ignore[reportArgumentType]
+                    sealed.close()
                 sync(self._partial)
                 self._partial.replace(self.path)
                 sync(self.folder)
@@ -82,10 +114,30 @@ class CheckpointStore:
 _SEAL = b"leanmotion.sha256"
 
 
-def _seal(path: Path) -> None:
-    digest = file_sha256(path)
-    with path.open("ab") as file:
-        file.write(_SEAL + bytes.fromhex(digest))
+class _Sealed:
+    """A file in writing, its content digested on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, part: bytes | memoryview) -> int:
+        self.digest.update(part)
+        return self.file.write(part)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.write(_SEAL + self.digest.digest())
+
+
+def _copied(state: Any) -> Any:
+    """The same, no tensor of it shared, all on the CPU."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return type(state)(map(_copied, state)) if isinstance(state, list | tuple) else state
 
 
 def _check_seal(path: Path) -> None:

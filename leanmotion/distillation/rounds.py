@@ -28,6 +28,7 @@ from leanmotion.model.pruned_adapter import apply_pruned, save_pruned
 from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.model.sampler import make_scheduler
 from leanmotion.model.samplers import Networks
+from leanmotion.model.sampling_address import sampling_address
 from leanmotion.model.student import RoundPlan, Student
 from leanmotion.model.units import list_units
 from leanmotion.pipeline.code_address import code_address, library_versions
@@ -94,7 +95,7 @@ def round_address(settings: Settings, plan: RoundPlan, samplers: Networks, clips
         "teacher": [samplers.record.sha256, samplers.record.dtype],
         "clips": table_digest(clips, "clips"),
         "distillation": {**how, "steps": None if by_harm(settings, plan) else how_trained(settings, plan.steps).steps},
-        "sampling": addressed(settings.sampling),
+        "sampling": sampling_address(settings.sampling),
         "negative": settings.prompts.negative,
         "code": code_address(*TRAINING),
         "libraries": library_versions(),
@@ -111,7 +112,7 @@ def teacher_clips_address(settings: Settings, samplers: Networks, clips: Path) -
         "together": how.batch // how.accumulate,
         "precision": how.precision,
         "seed": how.seed,
-        "sampling": addressed(settings.sampling),
+        "sampling": sampling_address(settings.sampling),
         "negative": settings.prompts.negative,
         "code": code_address(TeacherClips, Drawing, Lanes, CaptionEncoder, Networks),
         "libraries": library_versions(),
@@ -140,6 +141,10 @@ def train_round(
 
     pipeline = samplers.pipeline.to(device())
     teacher = pipeline.unet.eval().requires_grad_(False)
+    if added(settings.sampling.torch_compile):
+        from leanmotion.model.compiling import compile_modules
+
+        compile_modules(teacher)
     student = prune(student_unet(samplers, plan.previous), plan)
     validation: dict[str, float] = {}
 

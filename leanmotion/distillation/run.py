@@ -25,8 +25,9 @@ class Run:
         self.setup, self.objective = setup, objective
         self.parameters = setup.parameters
         # No part of the checkpoint: after a kill the caller passes the same student again.
-        self.initial = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.average = {name: p.clone() for name, p in self.initial.items()}
+        # On the CPU: it is asked for once, if at all.
+        self.initial = {name: p.detach().to("cpu", copy=True) for name, p in self.parameters.items()}
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.optimizer = torch.optim.AdamW(
             setup.trained, lr=0.0, weight_decay=setup.settings.weight_decay, foreach=True
         )

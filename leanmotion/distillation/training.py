@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def distil(
         settings: how to train.
         encode: captions to the text encoder's states, caption by caption (see `CaptionEncoder`).
         checkpoint_dir: a folder of this training alone; none: nothing is kept, and a killed training is lost.
-        progress: called with every loss row, after the step's checkpoint is written.
+        progress: called with every loss row; the step's checkpoint may still be in writing.
         ranks: the processes that run this call together, on the same models: each takes its share of every batch.
         drawing: the sampler; needed for all but noised clips at any timestep without validation.
         validated: called with the `drawn_distance` of the weights before training and of the trained ones: squared
@@ -105,12 +106,13 @@ def distil(
         raise ValueError(f"the student trains parameters that are the teacher's own: {shared[0]}")
     clips = CaptionedLatents(*clips) if isinstance(clips, tuple) else clips
     device, micro = next(iter(parameters.values())).device, settings.batch // shares_of(settings, ranks)
-    with training_mode(student, teacher, parameters), side_by_side(device, micro) as lanes:
+    with training_mode(student, teacher, parameters), side_by_side(device, micro) as lanes, ExitStack() as ends:
         setup = Setup(student, teacher, scheduler, clips, settings, encode, parameters, ranks, drawing, lanes)
         store, state = None, None
         if checkpoint_dir is not None:
             store = CheckpointStore(checkpoint_dir, address or training_address(setup))
             state = store.load()
+            ends.callback(store.close)
             teacher_clips = teacher_clips or checkpoint_dir / f"teacher-{store.address[:16]}"
         end_points = TeacherClips(setup, range(settings.endpoint_clips), teacher_clips, drawn)
         # Others than those to train on.
@@ -134,6 +136,8 @@ def distil(
         while run.done < steps:
             row = run.step()
             if problem := diverged([*run.rows, row], settings.explode):
+                if store is not None:
+                    store.wait()  # what is named below is there
                 raise LeanmotionError(
                     f"distillation diverged at step {run.done}: {problem}: lower distillation.learning_rate "
                     f"(last good checkpoint: {(store and store.last) or 'none'}; "
@@ -143,10 +147,12 @@ def distil(
             if store is not None and (run.done % settings.checkpoint_every == 0 or run.done == steps):
                 state = run.state() | {"before": before, "steps": steps}
                 if ranks.main:
-                    store.save(state)
+                    store.save_beside(state)
                 store.last = f"{store.path} after {run.done} steps"
             if progress is not None:
                 progress(row)
+        if store is not None:
+            store.wait()
         run.adopt(run.average)
         if before is not None:
             after = _distance(setup, reference) if run.done else before

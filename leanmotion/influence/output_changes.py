@@ -20,6 +20,7 @@ from leanmotion.influence.trajectory import Trajectory
 from leanmotion.model.removal import without_units
 from leanmotion.model.requests import Request
 from leanmotion.model.units import Unit, list_units
+from leanmotion.pipeline.setting_address import added
 from leanmotion.pipeline.settings import GRANULARITIES, Sampling
 
 
@@ -74,9 +75,21 @@ def output_changes(
             output = walk.prediction(calls.whole(inputs)).float()
             progress(1)
             changes: dict[str, Tensor] = {}
+            if added(settings.torch_compile):
+                from leanmotion.model.compiling import uncompiled
+                from leanmotion.model.units import motion_slots
+
+                plain: dict[str, Tensor] = {}
+                slots = {slot.block: slot for slot in motion_slots(unet)}
             for unit in units:
                 with without_units(unet, [unit.id]):
                     changes[unit.id] = (walk.prediction(calls.after(unit.block, inputs)).float() - output).flatten(1)
+                if added(settings.torch_compile and unit.id != unit.block):
+                    # With a unit gone from inside, its block runs uncompiled: so does the whole that it is compared to.
+                    if unit.block not in plain:
+                        with uncompiled(slots[unit.block].module):
+                            plain[unit.block] = walk.prediction(calls.after(unit.block, inputs)).float()
+                    changes[unit.id] += (output - plain[unit.block]).flatten(1)
                 progress(1)
                 _require_finite(changes[unit.id], f"the output without {unit.id}", requests)
             labels = {"step": step, "timestep": float(walk.timesteps[step])}

@@ -17,6 +17,7 @@ from leanmotion.influence.output_changes import output_changes
 from leanmotion.influence.step_weights import calls_of, spread_over, step_weights, variances_of
 from leanmotion.model.requests import Request, Variant
 from leanmotion.model.sampler import make_scheduler, one_thread_a_call
+from leanmotion.model.sampling_address import sampling_address
 from leanmotion.model.units import list_units
 from leanmotion.pipeline.code_address import code_address, library_versions
 from leanmotion.pipeline.digests import values_digest
@@ -24,7 +25,6 @@ from leanmotion.pipeline.pieces import Pieces
 from leanmotion.pipeline.processes import device, ranks
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.scratch import scratch_folder
-from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Sampling, Settings
 from leanmotion.pipeline.tables import read_table, write_table
 
@@ -62,7 +62,7 @@ def changes_of(
 
     Args:
         variant: whose units are taken out.
-        load: gives its pipeline, in place and in eval mode, nothing compiled; called where something is missing.
+        load: gives its pipeline, in place and in eval mode; called where something is missing.
         settings: all settings.
         requests: clips whose trajectories are walked.
         steps: of the sampler.
@@ -85,7 +85,7 @@ def _address(variant: Variant, sampling: Sampling, requests: Sequence[Request], 
         "weights": variant.weights,
         "removed": sorted(variant.removed),
         "dtype": variant.dtype,
-        "sampling": addressed(sampling),
+        "sampling": sampling_address(sampling),
         "requests": [[r.prompt, r.negative if sampling.guidance > 1 else "", r.seed] for r in requests],
         "steps": list(steps),
         "code": code_address(*CHANGES),
@@ -99,7 +99,7 @@ def _measure(
 ) -> None:
     missing = len(pieces.missing(list(parts))) / ranks().count
     calls = round(missing * (sampling.steps + len(steps) * (1 + len(list_units(pipeline.unet)))))
-    with closing(Progress("influence", calls, "call")) as progress, _lanes(pipeline) as lanes:
+    with closing(Progress("influence", calls, "call")) as progress, _lanes(pipeline, sampling) as lanes:
         told, free = threading.Lock(), SimpleQueue[Any]()
         for unet in lanes:
             free.put(unet)
@@ -122,12 +122,12 @@ def _measure(
 
 
 @contextmanager
-def _lanes(pipeline: Any) -> Iterator[list[Any]]:
+def _lanes(pipeline: Any, sampling: Sampling) -> Iterator[list[Any]]:
     """UNets that are called side by side: on a CPU one a thread, as calls of small networks are too short to share.
 
-    Units are taken out of each by itself. All have the same weights in memory.
+    Units are taken out of each by itself. All have the same weights in memory. What is compiled uses all threads.
     """
-    if torch.device(device()).type != "cpu":
+    if torch.device(device()).type != "cpu" or sampling.torch_compile:
         yield [pipeline.unet]
         return
     unet, more = pipeline.unet, torch.get_num_threads() - 1

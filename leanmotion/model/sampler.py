@@ -19,6 +19,7 @@ from torch import Tensor
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.memory import place
 from leanmotion.model.requests import Request
+from leanmotion.pipeline.setting_address import added
 from leanmotion.pipeline.settings import Sampling
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class Sampler:
         vae.enable_tiling() if settings.vae_tiling else vae.disable_tiling()
         if settings.torch_compile:
             compile_blocks(pipeline.unet)
+        if added(settings.torch_compile):
+            from leanmotion.model.compiling import compile_modules
+
+            compile_modules(pipeline.unet)
 
     @torch.inference_mode()
     def __call__(self, requests: Sequence[Request]) -> UInt8[np.ndarray, "clips frames height width 3"]:
@@ -169,7 +174,8 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str]) -> Float[Tensor, "prom
 def compile_blocks(unet: torch.nn.Module) -> None:
     """Compile each transformer block, spatial and temporal, in place, as diffusers' `compile_repeated_blocks` does.
 
-    Blocks, not the whole UNet: removing a motion module then leaves all that is compiled as it is.
+    `leanmotion.model.compiling` then compiles what is around them, and takes their place. They stay in what is stored
+    under the addresses of code (`leanmotion.pipeline.code_address`), also where nothing is compiled.
     """
     import torch._dynamo
 

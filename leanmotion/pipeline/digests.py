@@ -5,12 +5,22 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from leanmotion.pipeline.setting_address import added
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+LARGE = 2**24
+"""Bytes from which on a file is not read twice: what is smaller takes no longer than looking a digest up."""
+
+
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """SHA-256 of a file's bytes, hexadecimal; of large ones read once a run (`leanmotion.pipeline.known_digests`)."""
+    if added(path.stat().st_size >= LARGE):
+        from leanmotion.pipeline.known_digests import known_sha256
+
+        return known_sha256(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

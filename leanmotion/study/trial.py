@@ -17,6 +17,7 @@ from leanmotion.features.feature_tables import FeatureSet
 from leanmotion.features.video_tables import find_clips
 from leanmotion.model.pruned_adapter import read_pruned_config
 from leanmotion.model.samplers import Samplers
+from leanmotion.model.sampling_address import sampling_address
 from leanmotion.model.student import RoundPlan, Student
 from leanmotion.pipeline.code_address import code_address
 from leanmotion.pipeline.digests import values_digest
@@ -96,7 +97,7 @@ class Bench:
         what = {
             "deletions": [list(removed) for removed in trial.deletions],
             "distillation": how,
-            "sampling": addressed(settings.sampling),
+            "sampling": sampling_address(settings.sampling),
             "evaluation": addressed(settings.evaluation),
             "negative": settings.prompts.negative,
             "teacher": self.samplers.record.sha256,

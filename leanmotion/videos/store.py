@@ -16,11 +16,11 @@ from jaxtyping import UInt8
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.requests import Draw, Request, Variant
+from leanmotion.model.sampling_address import sampling_address
 from leanmotion.pipeline.claims import Claims
 from leanmotion.pipeline.code_address import code_address, library_versions
 from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.scratch import scratch_folder
-from leanmotion.pipeline.setting_address import addressed
 from leanmotion.pipeline.settings import Sampling
 from leanmotion.pipeline.tables import read_table, table_meta, write_table
 from leanmotion.videos.codec import decode_all, encode_all
@@ -144,7 +144,7 @@ def _address(variant: Variant, requests: Sequence[Request], sampling: Sampling) 
         "weights": variant.weights,
         "removed": sorted(variant.removed),
         "dtype": variant.dtype,
-        "sampling": addressed(sampling),
+        "sampling": sampling_address(sampling),
         "requests": [[r.prompt, r.negative if sampling.guidance > 1 else "", r.seed] for r in requests],
         "code": code_address(*DRAWING),
         "libraries": library_versions(),

@@ -177,30 +177,6 @@ def test_a_watched_call_of_a_unet_computes_the_same_bits(small):
     assert list(saved) == list(blocks_of(small)) and all(seconds > 0 for seconds in saved.values())
 
 
-def test_compiled_transformer_blocks_stay_compiled_inside_watched_modules(make_unet):
-    """Hooks stand on the uncompiled modules around them: nothing compiles again, and every module is timed."""
-    compiled = []
-
-    def backend(graph, example):
-        compiled.append(graph)
-        return graph.forward
-
-    torch._dynamo.reset()
-    unet = make_unet(levels=2, layers=1)
-    for module in unet.modules():
-        if type(module).__name__ == "BasicTransformerBlock":
-            module.compile(backend=backend)
-    full = without_variants(unet, unet_inputs(unet, frames=2, height=4, width=4), {"full": ()})["full"]
-    with full() as call:
-        call()
-    before = len(compiled)
-    assert before > 0
-    watched = Watched(full, blocks_of(unet), device_clock("cpu"))
-    assert watched_call(watched).keys() == blocks_of(unet).keys()
-    assert len(compiled) == before
-    torch._dynamo.reset()
-
-
 def test_a_gpu_is_waited_for_once_a_call(monkeypatch):
     """Events of its stream stand for marks, and are read only after the wait."""
     hand = Hand()

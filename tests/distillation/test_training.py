@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from micro_training import SETTINGS, Killed, MemoryClips, encode, same, stop_aft
 from models import micro_unet
 from torch import Tensor
 
+from leanmotion.distillation.checkpoints import CheckpointStore
 from leanmotion.distillation.schedule import COLUMNS, LossRow, diverged, draw, ema_decay, learning_rate
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.processes import Ranks
@@ -186,6 +188,53 @@ def test_a_writer_killed_half_way_leaves_the_former_checkpoint(
     student, _ = train(tmp_path)
     assert same(student, uninterrupted[0])
     assert [path.suffix for path in tmp_path.iterdir()] == [".pt"]
+
+
+def test_a_checkpoint_is_written_beside_the_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds what was when it was asked for, whatever is changed meanwhile; the one before it is waited for."""
+    real, begun, go = torch.save, threading.Event(), threading.Event()
+
+    def slow(state: Any, file: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", slow)
+    store, weights = CheckpointStore(tmp_path, "a" * 64), torch.arange(4.0)
+    state = {"weights": {"w": weights}, "optimizer": {"state": {0: {"step": weights}}, "betas": (0.9, [0.99])}}
+    store.save_beside({**state, "rows": torch.zeros(2, 1)})
+    assert begun.wait(60) and not list(tmp_path.glob("*.pt"))
+    weights.zero_()
+    go.set()
+    store.save_beside({**state, "rows": torch.zeros(3, 1)})
+    first = store.load if store.path.is_file() else None
+    assert first is not None  # the first is whole before the second is begun
+    store.close()
+    found = CheckpointStore(tmp_path, "a" * 64).load()
+    assert found is not None and len(found["rows"]) == 3 and found["optimizer"]["betas"] == (0.9, [0.99])
+    assert found["weights"]["w"].tolist() == [0, 0, 0, 0]
+
+
+def test_a_checkpoint_holds_no_later_step(tmp_path: Path) -> None:
+    store, weights = CheckpointStore(tmp_path, "a" * 64), torch.arange(4.0)
+    store.save_beside({"weights": weights, "list": [weights], "rows": torch.zeros(2, 1)})
+    weights.zero_()
+    store.wait()
+    found = store.load()
+    assert found is not None and found["weights"].tolist() == found["list"][0].tolist() == [0, 1, 2, 3]
+    store.close()
+
+
+def test_only_what_trains_is_in_a_checkpoint(tmp_path: Path) -> None:
+    """Four numbers for each that trains: weights, average and AdamW's two moments; nothing that is frozen."""
+    train(tmp_path)
+    path = next(tmp_path.glob("checkpoint-*.pt"))
+    trained = sum(v.nbytes for k, v in micro_unet(1).state_dict().items() if ".motion_modules." in k and "pe" not in k)
+    whole = sum(v.nbytes for v in micro_unet(1).state_dict().values())
+    state = torch.load(path, weights_only=True)
+    assert sum(v.nbytes for v in state["weights"].values()) <= trained < whole
+    moments = sum(v.nbytes for s in state["optimizer"]["state"].values() for v in s.values() if v.ndim)
+    assert moments == 2 * sum(v.nbytes for v in state["average"].values())
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,27 +135,6 @@ def test_vae_slicing_and_tiling_take_effect_and_end_with_the_sampler(pipeline: A
     assert np.array_equal(Sampler(pipeline, sampling())(REQUESTS), plain)
 
 
-def test_torch_compile_compiles_each_transformer_block_once(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's own `eager` backend, which traces and then runs the same kernels: the same frames."""
-    plain = Sampler(pipeline, sampling())(REQUESTS)
-    compiled: list[torch.nn.Module] = []
-    original = torch.nn.Module.compile
-
-    def noted(module: torch.nn.Module) -> None:
-        compiled.append(module)
-        original(module, backend="eager")
-
-    monkeypatch.setattr(torch.nn.Module, "compile", noted)
-    sampler = Sampler(pipeline, sampling(torch_compile=True))
-    Sampler(pipeline, sampling(torch_compile=True))
-    blocks = [m for m in pipeline.unet.modules() if type(m).__name__ == "BasicTransformerBlock"]
-    assert compiled == blocks and len(blocks) == 7 + 4  # temporal, spatial
-    assert np.array_equal(sampler(REQUESTS), plain)
-    with without_units(pipeline.unet, ["mid_0"]):
-        assert not np.array_equal(sampler(REQUESTS), plain)
-    assert np.array_equal(sampler(REQUESTS), plain)
-
-
 def test_nothing_of_it_stays_in_a_saved_student(make_unet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CHECKPOINTING, "1")
     unet = make_unet(levels=2, layers=1)
