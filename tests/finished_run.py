@@ -31,6 +31,7 @@ class Run:
     def __init__(self, root: Path, blocks: int = 7, heads: bool = True, chosen: str = "r2") -> None:
         self.data, self.metrics = root / "data", root / "metrics"
         self.out, self.plots = self.data / "report.html", self.metrics / "plots"
+        self.carried_over = self.metrics / "carry_over.parquet"
         self.blocks, self.heads, self.chosen = BLOCKS[blocks], heads, chosen
         self.random = np.random.default_rng(blocks)
         self.order = [self.blocks[i] for i in self.random.permutation(blocks)]
@@ -53,7 +54,9 @@ class Run:
         self._videos()
 
     def write(self) -> str:
-        size = write_report(self.settings, data=self.data, out=self.out, plots=self.plots)
+        size = write_report(
+            self.settings, data=self.data, carried_over=self.carried_over, out=self.out, plots=self.plots
+        )
         page = self.out.read_text(encoding="utf-8")
         assert size == len(page.encode())
         return page
@@ -242,6 +245,17 @@ class Run:
                  "captions": CLIPS, "videos": (2 if name == "all" else 1) * CLIPS, "null": null, **measured, **accuracy}
             )  # fmt: skip
         self.table("confirm", "confirm", rows)
+
+    def carry_over(self, dearer: int, teacher: str = "f" * 64) -> None:
+        """As `make carry-over` leaves it: four conditions, of which so many cost more than as judged."""
+        rows = []
+        for i, name in enumerate(["as judged", "another base", "16 frames, and longer", HOSTILE[1]]):
+            excess = 9.0 if 0 < i <= dearer else 0.1 * i
+            rows.append(
+                {"condition": name, "frames": 8, "steps": 6, "scheduler": "euler", "removed": 2, "videos": CLIPS,
+                 "null": 3.0, **self.three("excess", excess), **self.three("fvd", 1.0), **self.three("paired", 1.0)}
+            )  # fmt: skip
+        write_table(self.carried_over, "carry_over", rows, meta={"teacher_sha256": teacher, "round": "r2"})
 
     def _videos(self) -> None:
         across = np.arange(SIDE)

@@ -14,6 +14,7 @@ from leanmotion.pipeline.numbers import short
 WIDTH = 380
 Number = float | int
 Point = tuple[Number, Number]
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def steep(values: Iterable[Number | None]) -> bool:
@@ -21,6 +22,14 @@ def steep(values: Iterable[Number | None]) -> bool:
     known = [float(v) for v in values if v is not None and math.isfinite(v)]
     above = [v for v in known if v > 1e-9]
     return bool(above) and min(known) > -1e-9 and max(above) > 100 * min(above)
+
+
+def tick(value: Number) -> str:
+    """A value at an axis; far from 1 as a power of ten, where it is one."""
+    power = round(math.log10(value)) if value > 0 else 0
+    if abs(power) > 3 and math.isclose(value, 10.0**power):
+        return f"10{str(power).translate(_RAISED)}"
+    return short(value)
 
 
 @dataclass
@@ -31,7 +40,7 @@ class Axis:
     low: Number
     high: Number
     log: bool = False
-    write: Callable[[Number], str] = short
+    write: Callable[[Number], str] = tick
 
     @classmethod
     def over(
@@ -41,13 +50,16 @@ class Axis:
         *,
         zero: bool = False,
         log: bool = False,
-        write: Callable[[Number], str] = short,
+        write: Callable[[Number], str] = tick,
     ) -> "Axis":
         """An axis that holds all values with a little room; `zero`: from zero where nothing is below it."""
-        known = [float(v) for v in values if v is not None and math.isfinite(v) and not (log and v <= 0)]
+        known = [float(v) for v in values if v is not None and math.isfinite(v)]
+        if log:  # what rounding leaves of zero has its place at the low end
+            known = [v for v in known if v > 1e-13 * max(known)]
         low, high = (min(known), max(known)) if known else (0.1 if log else 0.0, 1.0)
         if log:
-            return cls(title, low / 1.1, high * 1.1, True, write)
+            room = max((high / low) ** 0.04, 1.1)
+            return cls(title, low / room, high * room, True, write)
         low = -0.0 if abs(low) < 1e-9 else low
         if zero and low >= 0:
             return cls(title, 0.0, high * 1.06 if high > 1e-9 else 1.0, False, write)
@@ -79,7 +91,10 @@ class Axis:
 
 @dataclass
 class Chart:
-    """A plane with two axes to draw in. `y` is numeric, or a list of rows where `rows` is given."""
+    """A plane with two axes to draw in. `y` is numeric, or a list of rows where `rows` is given.
+
+    `right`: room for what is written beside rows, at their right end. `striped`: every other row has a pale ground.
+    """
 
     title: str
     x: Axis
@@ -88,16 +103,19 @@ class Chart:
     height: int = 250
     left: int = 62
     row_height: int = 18
+    right: int = 12
+    top: int = 8
+    striped: bool = False
     parts: list[Markup] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.y is None:
             self.left = 30 + round(6.4 * max((len(row) for row in self.rows), default=4))
-            self.height = 46 + self.row_height * len(self.rows)
+            self.height = self.top + 38 + self.row_height * len(self.rows)
 
     @property
     def _plane(self) -> tuple[float, float, float, float]:
-        return float(self.left), 8.0, WIDTH - self.left - 12.0, self.height - 46.0
+        return float(self.left), float(self.top), float(WIDTH - self.left - self.right), self.height - self.top - 38.0
 
     def px(self, value: Number) -> Number:
         """Horizontal place of an x value."""
@@ -151,6 +169,15 @@ class Chart:
         high = self.row_height * thick
         self.parts.append(body.format(style, min(zero, end), self.py(row) - high / 2, abs(end - zero), high))
 
+    def beside(self, row: Number, words: str) -> None:
+        """Words at the right end of a row."""
+        self.parts.append(text(WIDTH - 4, self.py(row) + 4, words, "end", "small"))
+
+    def label(self, x: Number, y: Number, words: str, anchor: str = "start") -> None:
+        """Words near a point: below it to the right, or (`end`) above it to the left."""
+        right, down = {"start": (5, 13), "end": (-6, -5)}[anchor]
+        self.parts.append(text(self.px(x) + right, self.py(y) + down, words, anchor, "said"))
+
     def across(self, value: Number, style: str, label: str, below: bool = False, left_end: bool = False) -> None:
         """A line at an x value (charts of rows), or at a y value with its label above or below it, at either end."""
         left, top, width, height = self._plane
@@ -162,16 +189,26 @@ class Chart:
             ends = (left, left + width, y, y)
         body = Markup('<line class="rule {}" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"><title>{}</title></line>')
         self.parts.append(body.format(style, *ends, label))
-        if self.y is not None:
-            at = ends[2] + 11 if below else ends[2] - 4
-            x, anchor = (left + 3, "start") if left_end else (left + width - 2, "end")
-            self.parts.append(text(x, at, label, anchor, f"said {style}"))
+        if self.y is None:
+            # Above the plane, which `top` has made room for.
+            anchor = "end" if self.x.place(value) > 0.7 else "start" if self.x.place(value) < 0.3 else "middle"
+            self.parts.append(text(ends[0], top - 5, label, anchor, f"said {style}"))
+            return
+        at = ends[2] + 11 if below else ends[2] - 4
+        x, anchor = (left + 3, "start") if left_end else (left + width - 2, "end")
+        self.parts.append(text(x, at, label, anchor, f"said {style}"))
 
     def svg(self) -> Markup:
         """The whole chart as an `<svg>` that says its title to screen readers."""
         left, top, width, height = self._plane
         bottom = top + height
-        out = [Markup('<path class="axis" d="M{:.1f} {:.1f}V{:.1f}H{:.1f}"/>').format(left, top, bottom, left + width)]
+        out = [
+            Markup('<rect class="stripe" x="0" y="{:.1f}" width="{}" height="{}"/>').format(
+                self.py(row) - self.row_height / 2, WIDTH, self.row_height
+            )
+            for row in range(0, len(self.rows) if self.striped else 0, 2)
+        ]
+        out += [Markup('<path class="axis" d="M{:.1f} {:.1f}V{:.1f}H{:.1f}"/>').format(left, top, bottom, left + width)]
         for tick in self.x.ticks():
             x = self.px(tick)
             out.append(

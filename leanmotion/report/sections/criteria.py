@@ -1,6 +1,7 @@
 """How far cheaper questions give the FVD order, and what each costs to ask."""
 
 import numpy as np
+from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import NOTHING, amount, data, listed, percent, short, within
 from leanmotion.ranking.agreement import kendall_tau
@@ -9,18 +10,18 @@ from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.sections.similarity import NAMES
-from leanmotion.report.svg import Axis, Chart, legend
+from leanmotion.report.svg import Axis, Chart, legend, steep
 
 WORDS = {
-    "similarity": "cosine similarity of whole blocks",
-    "similarity_block": "cosine similarity of their transformer blocks",
-    "similarity_attention": "cosine similarity of their attention layers",
-    "influence": "change of the model's output (influence)",
+    "similarity": "cosine similarity",
+    "similarity_block": "cosine of what is inside",
+    "similarity_attention": "cosine of its attention",
+    "influence": "influence",
     "macs": "MACs",
-    "paired": "paired distance of the same clips",
-    "kvd": "KVD of the same clips",
-    "motion": "motion measure of the same clips",
-    HALF: "FVD, half of the clips against the other half",
+    "paired": "paired distance",
+    "kvd": "KVD",
+    "motion": "motion measure",
+    HALF: "FVD, half of the clips",
 }
 _STYLES = {BLOCKS: "one", "transformer_block": "two", "attention": "three"}
 
@@ -49,7 +50,7 @@ def criteria_figure(found: Artefacts) -> Figure:
     cells.append(["measured time", NAMES[BLOCKS], data(len(found.blocks)), data(_of_time(found)), NOTHING, NOTHING])
     head = ["Order by", "Units", "How many", "Kendall tau with FVD", "MACs to ask", "Share of what FVD draws with"]
     return Figure(
-        "What else gives the FVD order, and what it costs",
+        "What else gives the FVD order",
         [chart.svg()],
         legend(entries),
         table=Table("Every criterion", head, cells),
@@ -57,10 +58,20 @@ def criteria_figure(found: Artefacts) -> Figure:
     )
 
 
+def finding(found: Artefacts) -> Markup:
+    """Influence against similarity in one sentence."""
+    rows = _by_name(found)
+    mine, other = (float(rows[name, BLOCKS]["kendall"]) for name in ("influence", "similarity"))
+    how = "better than" if mine > other else "worse than" if mine < other else "just as"
+    return Markup(
+        "Influence, which draws no clip, foretells the FVD order {} cosine similarity does: Kendall tau {} against {}."
+    ).format(how, data(mine), data(other))
+
+
 def reading(found: Artefacts) -> str:
-    """Influence against similarity, in a sentence."""
-    rows = {(row["criterion"], row["granularity"]): row for row in _ordered(found.criteria)}
-    mine, half = rows[("influence", BLOCKS)], rows[(HALF, BLOCKS)]
+    """What it costs to ask, and how it is at the other granularities."""
+    rows = _by_name(found)
+    mine, half = rows["influence", BLOCKS], rows[HALF, BLOCKS]
     taus = {key: short(row["kendall"]) for key, row in rows.items()}
     said = [
         f"{NAMES[name]} {taus['influence', name]} against {taus['similarity', name]}"
@@ -68,11 +79,46 @@ def reading(found: Artefacts) -> str:
         if ("influence", name) in rows
     ]
     return (
-        f"The change of the model's output when a block goes, asked for {percent(mine['share'])} of the MACs that FVD "
-        f"draws with, orders the blocks with a Kendall tau of {short(mine['kendall'])} "
-        f"[{short(mine['kendall_low'])}, {short(mine['kendall_high'])}] to FVD; two halves of the clips agree with "
-        f"{short(half['kendall'])}. Influence against cosine similarity: {listed(said)}."
+        f"Influence is the change of the model's output when a block goes. Asking for it takes "
+        f"{percent(mine['share'])} of the MACs that FVD draws with; its tau lies in [{short(mine['kendall_low'])}, "
+        f"{short(mine['kendall_high'])}]. FVD itself, on two halves of the clips, agrees with a tau of "
+        f"{short(half['kendall'])}. Influence against similarity by granularity: {listed(said)}."
     )
+
+
+def beside_figure(found: Artefacts) -> Figure:
+    """Each block's FVD against its influence, and against how far its cosine similarity is from 1."""
+    rows = found.ranking
+    panels = [
+        ("influence", rows["influence"].astype(float), "influence"),
+        ("similarity", 1 - rows["similarity"].astype(float), "1 minus cosine"),
+    ]
+    taus = {name: short(_by_name(found)[name, BLOCKS]["kendall"]) for name, _, _ in panels}
+    charts = [_scatter(found, values, words, f"{words}: Kendall tau {taus[name]}") for name, values, words in panels]
+    return Figure(
+        "Two cheap questions against the answer: influence, and similarity",
+        charts,
+        legend([("dim", "square", f"deleted in {found.chosen}"), ("one", "circle", "kept")]),
+        note="A question that foretells the order has its blocks on a rising line.",
+    )
+
+
+def _scatter(found: Artefacts, values: Frame, words: str, title: str) -> Markup:
+    fvd, gone = found.ranking["fvd"], set(found.removed[found.chosen])
+    wide, high = steep(values), steep(fvd)
+    chart = Chart(
+        f"FVD against {words}",
+        Axis.over(title + (" (log)" if wide else ""), values, log=wide),
+        Axis.over("FVD without the block" + (" (log)" if high else ""), fvd, zero=True, log=high),
+    )
+    for block, x, y in zip(found.ranking["block"], values, fvd, strict=True):
+        style, shape = ("dim", "square") if block in gone else ("one", "circle")
+        chart.mark(x, y, style, shape, f"{block}: {words} {short(x)}, FVD {short(y)}")
+    return chart.svg()
+
+
+def _by_name(found: Artefacts) -> dict[tuple[str, str], dict]:
+    return {(row["criterion"], row["granularity"]): row for row in _ordered(found.criteria)}
 
 
 def criteria_csv(found: Artefacts) -> Frame:
@@ -90,8 +136,8 @@ def _ordered(table: Frame) -> list[dict]:
 
 def _name(row: dict) -> str:
     if row["granularity"] == BLOCKS:
-        return WORDS.get(row["criterion"], str(row["criterion"]))
-    return {"similarity": "cosine similarity", "influence": "influence"}[row["criterion"]]
+        return str(WORDS.get(row["criterion"], row["criterion"]))
+    return f"{NAMES[row['granularity']]}: {'cosine' if row['criterion'] == 'similarity' else row['criterion']}"
 
 
 def _of_time(found: Artefacts) -> float:

@@ -1,60 +1,115 @@
 """Predicted damage against what is saved: the sets that none beats, and where the rounds stand."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from markupsafe import Markup
 
-from leanmotion.influence.tables import interaction_of
+from leanmotion.influence.tables import Interaction, interaction_of
 from leanmotion.pipeline.numbers import data, listed, percent, short
-from leanmotion.probing.best_sets import candidates, front, members_of
-from leanmotion.report.artefacts import Artefacts
+from leanmotion.probing.best_sets import Sets, candidates, front, members_of
+from leanmotion.report.artefacts import BASE, Artefacts
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
 
-_SHOWN = 12
+_BUDGETS = 8
 """Rows of the table: a front has a hundred sets and more."""
 
 
-def front_figure(found: Artefacts) -> Figure:
+@dataclass(frozen=True, eq=False)
+class Budgets:
+    """All sets of blocks that are weighed, and what each block saves of a call, as shares of it."""
+
+    interaction: Interaction
+    sets: Sets
+    time: np.ndarray
+    macs: np.ndarray
+
+    @classmethod
+    def of(cls, found: Artefacts) -> "Budgets":
+        """Of a run's matrix of interactions, its profile and its counts."""
+        interaction = interaction_of(found.interaction)
+        units = interaction.units
+        macs = found.whole_blocks.set_index("block").loc[units, "macs"].to_numpy(float) / found.teacher["macs"]
+        time = found.profile.loc[units, "saving_fraction"].to_numpy(float)
+        return cls(interaction, candidates(interaction.mean), time, macs)
+
+    def saved(self, cost: np.ndarray, gone: list[str]) -> float:
+        """What a set of blocks saves."""
+        return float(cost[[self.interaction.units.index(block) for block in gone]].sum())
+
+    def front(self, cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the sets that none beats, least saving first, and what each saves."""
+        saved = self.sets.sums(cost)
+        rows = front(saved, self.sets.damage)
+        rows = rows[self.sets.damage[rows] > 0]
+        return rows, saved[rows]
+
+
+def finding(found: Artefacts, budgets: Budgets) -> Markup:
+    """How far the chosen round is from the best set that saves as much time."""
+    rows, saved = budgets.front(budgets.time)
+    name = found.rounds[-1] if found.chosen == BASE else found.chosen
+    gone = found.removed[name]
+    share, damage = budgets.saved(budgets.time, gone), budgets.interaction.damage(gone)
+    # Sums in another order may differ in their last digit.
+    fits = rows[saved >= share - 1e-9]
+    if not len(fits):
+        return Markup("{} saves {} of a call, more than any set whose damage is known.").format(name, percent(share))
+    times = damage / float(budgets.sets.damage[fits].min())
+    if times < 1.0005:
+        return Markup(
+            "{} is on the front: no set that saves as much time ({} of a call) has less predicted damage."
+        ).format(name, data(share, percent(share)))
+    return Markup(
+        "{} saves {} of a call, with {} times the predicted damage of the best set that saves as much."
+    ).format(name, data(share, percent(share)), data(times))
+
+
+def front_figure(found: Artefacts, budgets: Budgets) -> Figure:
     """By measured time and by MACs, as shares of the whole call."""
-    interaction = interaction_of(found.interaction)
-    units: list[str] = interaction.units
-    sets = candidates(interaction.mean)
-    macs = found.whole_blocks.set_index("block").loc[units, "macs"].to_numpy(float) / found.teacher["macs"]
-    time = found.profile.loc[units, "saving_fraction"].to_numpy(float)
-    charts, rows = [], np.array([], int)
-    for cost, title in ((time, "time of a call saved, measured by block"), (macs, "MACs of a call saved")):
-        saved = sets.sums(cost)
-        best = front(saved, sets.damage)
-        best = best[sets.damage[best] > 0]
-        rows = best if not len(rows) else rows
+    charts = []
+    for cost, title in ((budgets.time, "time of a call saved, by block times"), (budgets.macs, "MACs of a call saved")):
+        rows, saved = budgets.front(cost)
         places = [
-            (name, float(cost[[units.index(b) for b in gone]].sum()), interaction.damage(gone))
+            (name, budgets.saved(cost, gone), budgets.interaction.damage(gone))
             for name in found.rounds
             if (gone := found.removed[name])
         ]
-        charts.append(_chart(title, saved[best].tolist(), sets.damage[best].tolist(), places))
-    entries = [("one", "line", "sets that none beats"), ("two", "square", "the rounds, by name where a pointer rests")]
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, _SHOWN).astype(int))] if len(rows) else rows
-    cells: list[list[Cell]] = []
-    for row in some.tolist():
-        places = members_of(int(sets.ids[row]))
-        kept = [unit for i, unit in enumerate(units) if i not in places]
-        cells.append(
-            [
-                str(len(places)), data(float(time[places].sum()), percent(float(time[places].sum()))),
-                data(float(macs[places].sum()), percent(float(macs[places].sum()))), data(float(sets.damage[row])),
-                listed(kept),
-            ]
-        )  # fmt: skip
-    head = ["Blocks deleted", "Time saved", "MACs saved", "Predicted damage", "Kept"]
+        charts.append(_chart(title, saved.tolist(), budgets.sets.damage[rows].tolist(), places))
     return Figure(
         "Predicted damage against what is saved",
         charts,
-        legend(entries),
-        note="Predicted is the squared change of the final latent, to first order, before any training. How far that "
-        "holds for sets that were drawn, docs/results.md tells. `leanmotion solve` answers a budget with a set.",
-        table=Table("Sets that none beats in time, a few of them", head, cells),
+        legend([("one", "line", "the front: sets that none beats"), ("two", "square", "the rounds")]),
+        note=Markup(
+            "Predicted damage is the squared change of the final latent, to first order, before any training. "
+            "docs/results.md tells how far that holds for sets that were drawn. <code>leanmotion solve --latency "
+            "70%</code> answers a budget with a set; <code>--pareto front.csv</code> writes the whole front."
+        ),
     )
+
+
+def front_table(budgets: Budgets) -> Table:
+    """For budgets of time in even steps, the set of least predicted damage that keeps to each."""
+    units, sets = budgets.interaction.units, budgets.sets
+    rows, saved = budgets.front(budgets.time)
+    steps = np.linspace(0, float(saved.max(initial=0.0)), _BUDGETS + 1)[1:]
+    some = [int(np.flatnonzero(saved >= step - 1e-9)[0]) for step in steps] if len(rows) else []
+    cells: list[list[Cell]] = []
+    for at in dict.fromkeys(some):
+        row = int(rows[at])
+        places = members_of(int(sets.ids[row]))
+        kept = [unit for i, unit in enumerate(units) if i not in places]
+        time, macs = float(budgets.time[places].sum()), float(budgets.macs[places].sum())
+        few = kept if len(kept) < len(places) else [units[i] for i in places]
+        cells.append(
+            [
+                data(time, percent(time)), data(macs, percent(macs)), data(float(sets.damage[row])), str(len(places)),
+                ("all but " if few is kept and kept else "") + (listed(few) if few else "all"),
+            ]
+        )  # fmt: skip
+    head = ["Time of a call saved", "MACs saved", "Predicted damage", "Blocks deleted", "Which"]
+    return Table("Sets of least predicted damage, for more and more time saved", head, cells)
 
 
 def _chart(title: str, saved: list[float], damage: list[float], rounds: list[tuple[str, float, float]]) -> Markup:
@@ -68,4 +123,7 @@ def _chart(title: str, saved: list[float], damage: list[float], rounds: list[tup
     chart.line(list(zip(saved, damage, strict=True)), "one")
     for name, x, value in rounds:
         chart.mark(x, value, "two", "square", f"{name}: {percent(x)} saved, predicted damage {short(value)}")
+        # Below a rising line there is room at the right, but for its end.
+        at_end = chart.x.place(x) > 0.8
+        chart.label(x, value, name, "end" if at_end else "start")
     return chart.svg()

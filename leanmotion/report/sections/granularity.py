@@ -1,5 +1,6 @@
 """Several large units against few small ones: the comparison that the method starts from."""
 
+from dataclasses import dataclass
 from statistics import median
 
 from markupsafe import Markup
@@ -18,7 +19,8 @@ _SHAPES = {"temporal_transformer": "square", "transformer_block": "triangle", "a
 
 def probes_figure(found: Artefacts) -> Figure:
     """FVD against what is removed, in MACs and in parameters."""
-    charts = [_plane(found.probes, "macs", "MACs removed"), _plane(found.probes, "parameters", "parameters removed")]
+    planes = (("macs", "MACs removed"), ("parameters", "parameters removed"))
+    charts = [_plane(found, *plane) for plane in planes]
     entries = [(_STYLES[g], _SHAPES[g], NAMES[g]) for g in _STYLES if (found.probes["granularity"] == g).any()]
     entries += [
         ("one", "line", "joined: the 1, 3, 6 … most similar units"),
@@ -43,13 +45,16 @@ def probes_figure(found: Artefacts) -> Figure:
     )
 
 
-def _plane(probes: Frame, column: str, title: str) -> Markup:
-    log = steep(probes["fvd"])
+def _plane(found: Artefacts, column: str, title: str) -> Markup:
+    probes, null = found.probes, found.figure("null_fvd")
+    log = steep([*probes["fvd"], null])
     chart = Chart(
         f"FVD against {title}",
         Axis.over(title, probes[column].astype(float), zero=True, write=amount),
-        Axis.over("FVD, same seeds" + (" (log)" if log else ""), probes["fvd"], zero=True, log=log),
+        Axis.over("FVD, same seeds" + (" (log)" if log else ""), [*probes["fvd"], null], zero=True, log=log),
     )
+    if null is not None:
+        chart.across(null, "null", f"null {short(null)}")
     for granularity, style in _STYLES.items():
         rows = probes[probes["granularity"] == granularity].sort_values(["count", "probe"], kind="stable")
         similar = rows[rows["pick"] == "similar"]
@@ -62,32 +67,64 @@ def _plane(probes: Frame, column: str, title: str) -> Markup:
     return chart.svg()
 
 
-def verdict(found: Artefacts) -> str:
-    """Does the authors' observation hold here? Each probe of several transformers against each of few attentions."""
-    probes = found.probes
-    similar = probes[(probes["granularity"] == "temporal_transformer") & (probes["pick"] == "similar")]
-    several = similar[similar["count"] > 1]
-    few = probes[(probes["granularity"] == "attention") & (probes["count"] <= FEW)]
-    if several.empty or few.empty:
+@dataclass(frozen=True)
+class Compared:
+    """Each probe of several similar transformers against each of as few or fewer attention layers."""
+
+    several: Frame
+    few: Frame
+    pairs: int
+    milder: int
+
+    @classmethod
+    def of(cls, found: Artefacts) -> "Compared | None":
+        """None where the run holds no probe of one kind."""
+        probes = found.probes
+        similar = probes[(probes["granularity"] == "temporal_transformer") & (probes["pick"] == "similar")]
+        several = similar[similar["count"] > 1].sort_values("count", kind="stable")
+        few = probes[(probes["granularity"] == "attention") & (probes["count"] <= FEW)]
+        if several.empty or few.empty:
+            return None
+        fewer = few["count"].to_numpy()[None, :] <= several["count"].to_numpy()[:, None]
+        milder = several["fvd"].to_numpy()[:, None] < few["fvd"].to_numpy()[None, :] - 1e-9
+        return cls(several, few, int(fewer.sum()), int((fewer & milder).sum()))
+
+    @property
+    def seen(self) -> bool:
+        """Whether any of these removals changes a video."""
+        return bool(max(self.several["fvd"].max(), self.few["fvd"].max()) >= 1e-9)
+
+
+def finding(found: Artefacts) -> str:
+    """Whether the authors' observation holds here."""
+    compared = Compared.of(found)
+    if compared is None:
         return (
             "This run holds no probe of several temporal transformers or none of few attention layers: "
             "add them under probe.sets to see whether the authors' observation holds."
         )
-    fewer = few["count"].to_numpy()[None, :] <= several["count"].to_numpy()[:, None]
-    milder = several["fvd"].to_numpy()[:, None] < few["fvd"].to_numpy()[None, :] - 1e-9
-    pairs, wins = int(fewer.sum()), int((fewer & milder).sum())
-    most = several.sort_values("count").iloc[-1]
-    if max(several["fvd"].max(), few["fvd"].max()) < 1e-9:
+    if not compared.seen:
         return "Whether the authors' observation holds cannot be seen: none of the compared removals changes a video."
-    held = "holds" if wins == pairs else "does not hold" if wins == 0 else f"holds in {wins} of {pairs} comparisons"
+    pairs, milder = compared.pairs, compared.milder
+    held = "holds" if milder == pairs else "does not hold" if milder == 0 else "holds in part"
     return (
-        f"The authors saw several temporal transformers removed with less harm than one or few attention layers. Here "
-        f"that {held}: removing the {int(most['count'])} most similar temporal transformers "
-        f"({amount(most['macs'])} MACs) gives an FVD of {short(most['fvd'])}; removing 1 to {int(few['count'].max())} "
-        f"attention layers (median {amount(median(few['macs']))} MACs) gives {short(few['fvd'].min())} to "
-        f"{short(few['fvd'].max())}, median {short(median(few['fvd']))}, over {len(few)} probes. Compared is each "
-        f"probe of several similar transformers with each of 1 to {FEW} attention layers. The distances have no "
-        "interval; the paired ones in the table have."
+        f"The authors saw less harm in removing several temporal transformers than one or few attention layers. Here "
+        f"that {held}: it is so in {milder} of {pairs} comparisons."
+    )
+
+
+def verdict(found: Artefacts) -> str:
+    """What was compared, in numbers; empty where nothing was, or nothing is to be seen."""
+    compared = Compared.of(found)
+    if compared is None or not compared.seen:
+        return ""
+    most, few = compared.several.iloc[-1], compared.few
+    return (
+        f"Removing the {int(most['count'])} most similar temporal transformers ({amount(most['macs'])} MACs) gives an "
+        f"FVD of {short(most['fvd'])}. Removing 1 to {int(few['count'].max())} attention layers (median "
+        f"{amount(median(few['macs']))} MACs) gives {short(few['fvd'].min())} to {short(few['fvd'].max())}, median "
+        f"{short(median(few['fvd']))}, over {len(few)} probes. Compared is each probe of several similar transformers "
+        f"with each of 1 to {FEW} attention layers. The distances have no interval; the paired ones in the table have."
     )
 
 

@@ -1,6 +1,7 @@
 """Loss curves by term and round."""
 
 import pandas as pd
+from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import data, listed
 from leanmotion.ranking.rounding import rounded_table
@@ -16,6 +17,26 @@ _TERMS = {
     "task": "task term",
 }
 _POINTS = 160
+_WINDOW = 20
+"""Of a running mean, as a part of all steps."""
+
+
+def finding(found: Artefacts) -> Markup:
+    """In which rounds training was kept, and what it did there for clips of the report split."""
+    kept = []
+    for name in found.rounds:
+        rows = found.evaluation[(found.evaluation["split"] == "report") & (found.evaluation["round"] == name)]
+        fvd = {row["arm"]: row["fvd"] for row in rows.to_dict("records")}
+        if len(found.losses[name]) and fvd.get("pruned") != fvd.get("distilled"):
+            kept.append(Markup("{} (FVD {} to {})").format(name, data(fvd["pruned"]), data(fvd["distilled"])))
+    trained = sum(len(found.losses[name]) > 0 for name in found.rounds)
+    said = Markup("Rounds trained: {} of {}").format(trained, len(found.rounds))
+    if not kept:
+        return said + Markup("; no training was kept.")
+    # `listed` is of plain text; these are built of escaped parts.
+    return said + Markup(". Training was kept, by same-seed FVD before and after, in {}.").format(
+        Markup(", ").join(kept)
+    )
 
 
 def losses_figure(found: Artefacts) -> Figure | None:
@@ -37,8 +58,11 @@ def losses_figure(found: Artefacts) -> Figure | None:
             Axis.over(f"loss, {words}", values, log=min(values) > 0 and max(values) > 4 * min(values)),
         )
         for name, table in losses.items():
-            thin = table[["step", term]].dropna().iloc[:: max(1, len(table) // _POINTS)]
-            chart.line([(float(x), float(y)) for x, y in thin.itertuples(index=False)], styles[name])
+            rows = table[["step", term]].dropna()
+            every = max(1, len(rows) // _POINTS)
+            chart.line(_points(rows.iloc[::every]), f"{styles[name]} pale")
+            mean = rows.rolling(max(1, len(rows) // _WINDOW), min_periods=1, center=True).mean()
+            chart.line(_points(mean.iloc[::every]), styles[name])
         charts.append(chart.svg())
     bare = [name for name in found.rounds if name not in losses]
     rows = []
@@ -47,7 +71,7 @@ def losses_figure(found: Artefacts) -> Figure | None:
         ends += [data(float(table[term].tail(5).mean())) for term in _TERMS]
         rows.append([name, data(len(table)), *ends])
     head = ["Round", "Steps", *(f"{w}, first 5" for w in _TERMS.values()), *(f"{w}, last 5" for w in _TERMS.values())]
-    note = "Terms are raw, before their weights; the total is weighted."
+    note = "Pale: each step. Strong: a running mean. Terms are raw, before their weights; the total is weighted."
     if bare:
         note += f" Nothing was trained in {listed(bare)}."
     return Figure(
@@ -58,6 +82,10 @@ def losses_figure(found: Artefacts) -> Figure | None:
         table=Table("Loss at the ends of each round, mean of 5 steps", head, rows),
         csv="losses.csv",
     )
+
+
+def _points(rows: Frame) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in rows.itertuples(index=False)]
 
 
 def losses_csv(found: Artefacts) -> Frame:

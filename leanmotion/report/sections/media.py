@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.numbers import short
+from leanmotion.pipeline.numbers import data, short
 from leanmotion.pipeline.tables import stream_table
-from leanmotion.report.artefacts import Artefacts
+from leanmotion.report.artefacts import BASE, Artefacts
 from leanmotion.videos.codec import decode, mp4_bytes
 
 BUDGET = 10_000_000
@@ -80,6 +81,18 @@ def read_media(found: Artefacts) -> Media:
     prompts = {split: [rows[f"{split}/full"][i]["prompt"] for i in order[split][:count]] for split in order}
     named = {g.name: Group(g.name, g.split, g.seeds, prompts[g.split], g.slots) for g in groups}
     return Media(named, clips, edge, _notes(found))
+
+
+def finding(found: Artefacts) -> Markup:
+    """How far the chosen round's clips are from the original's of the same seeds, beside another seed of it."""
+    if found.chosen == BASE:
+        return Markup("No round was chosen: the videos show what each would look like.")
+    row = found.confirmed.to_dict("records")[0]
+    less = "nearer to" if row["fvd"] < row["null"] else "no nearer to"
+    return Markup(
+        "Of the same prompts and seeds, clips of {} are {} the original's (FVD {}) than the original's own under other "
+        "seeds are ({})."
+    ).format(found.chosen, less, data(row["fvd"]), data(row["null"]))
 
 
 def _encode(

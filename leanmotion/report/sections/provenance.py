@@ -3,12 +3,21 @@
 import json
 from importlib.metadata import PackageNotFoundError, version
 
+from markupsafe import Markup
+
 from leanmotion.report.artefacts import Artefacts
 from leanmotion.report.elements import Table
 
 PACKAGES = (
     "leanmotion", "torch", "diffusers", "transformers", "accelerate", "numpy", "scipy", "pandas", "pyarrow", "av",
 )  # fmt: skip
+
+
+def finding(found: Artefacts) -> Markup:
+    """What the page hangs on, in a sentence."""
+    return Markup("One teacher ({}), {} features and the settings below: the same give the same page.").format(
+        str(found.teacher.get("sha256", ""))[:12], found.meta.get("extractor", "unknown")
+    )
 
 
 def provenance(found: Artefacts) -> list[Table]:

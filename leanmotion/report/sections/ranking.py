@@ -2,6 +2,8 @@
 
 from itertools import pairwise
 
+from markupsafe import Markup
+
 from leanmotion.pipeline.numbers import amount, data, listed, milli, missing, percent, short, within
 from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
@@ -9,70 +11,84 @@ from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
 
 
+def finding(found: Artefacts) -> Markup:
+    """How many single removals change the videos less than another seed does."""
+    rows, null = found.ranking, found.figure("null_fvd")
+    by_harm = rows.sort_values("fvd", kind="stable")
+    least, most = by_harm.iloc[0], by_harm.iloc[-1]
+    ends = Markup("{} is the least harmful to lose (FVD {}), {} the most (FVD {})").format(
+        least["block"], data(float(least["fvd"])), most["block"], data(float(most["fvd"]))
+    )
+    if null is None:
+        return ends + Markup(".")
+    return Markup("{} of {} blocks can each be removed with less change than another seed makes (FVD {}); {}.").format(
+        int((rows["fvd"] < null).sum()), len(rows), data(null), ends
+    )
+
+
 def ranking_figure(found: Artefacts) -> Figure:
     """Three charts that share their rows: importance, time saved, and what a block holds."""
-    rows, names = found.ranking, found.ranking["block"].tolist()
-    null = found.figure("null_fvd")
-    gone = set(found.removed[found.chosen])
-    ends = [*rows["fvd_low"], *rows["fvd_high"], *rows["fvd"]]
-    log = steep(ends)
-    axis = "FVD to the original, same seeds" + (" (log)" if log else "")
-    fvd = Chart(
-        "FVD when a block is removed, by block",
-        Axis.over(axis, [*ends, null] if log else ends, zero=True, log=log),
-        rows=names,
-    )
-    for i, row in enumerate(rows.to_dict("records")):
-        style = "dim" if row["block"] in gone else "one"
-        fvd.span(row["fvd_low"], row["fvd_high"], i, style)
-        tip = f"{row['block']}: {short(row['fvd'])} [{short(row['fvd_low'])}, {short(row['fvd_high'])}]"
-        fvd.mark(row["fvd"], i, style, "square" if row["block"] in gone else "circle", tip)
-    if null is not None and null <= fvd.x.high:
-        fvd.across(null, "null", f"null: the original under other seeds, {short(null)}")
-    saved = found.profile.loc[names]
-    time = Chart(
-        "Measured time that removing a block saves, by block",
-        Axis.over(
-            "ms saved of a UNet call", [0, *(saved["saving_low"] * 1e3), *(saved["saving_high"] * 1e3)], zero=True
-        ),
-        rows=names,
-    )
-    costly = _costliest(found)
-    for i, row in enumerate(saved.to_dict("records")):
-        time.bar(row["saving"] * 1e3, i, "two" if row["variant"] in costly else "two pale")
-        time.span(row["saving_low"] * 1e3, row["saving_high"] * 1e3, i, "ink")
-    shares = {name: rows[name] / rows[name].sum() for name in ("macs", "parameters")}
-    cost = Chart(
-        "MACs and parameters of each block, as shares of all motion blocks",
-        Axis.over("share of all motion blocks", [v for s in shares.values() for v in s], zero=True, write=percent),
-        rows=names,
-    )
-    for i in range(len(names)):
-        cost.bar(float(shares["macs"].iloc[i]), i - 0.2, "three", 0.36)
-        cost.bar(float(shares["parameters"].iloc[i]), i + 0.2, "dim", 0.36)
+    costly = costliest(found)
     return Figure(
-        "Least important first",
-        [fvd.svg(), time.svg(), cost.svg()],
+        "Blocks in the order of the ranking, the least important first",
+        [_fvd(found), _time(found, costly), _cost(found)],
         legend(
             [
                 ("dim", "square", f"deleted in {found.chosen}"),
-                ("one", "circle", "kept"),
-                ("null", "rule", f"null, another seed of the original: {short(null)}"),
-                ("two", "bar", f"time saved, with its quartiles: the {len(costly)} that cost most"),
+                ("one", "circle", "kept; lines are intervals"),
+                ("two", "bar", f"time saved: the {len(costly)} that cost most"),
                 ("two pale", "bar", "and the others"),
                 ("three", "bar", "MACs"),
                 ("dim", "bar", "parameters"),
             ]
         ),
-        note=_null_note(null, fvd.x.high),
         csv="ranking.csv",
     )
 
 
-def _null_note(null: float | None, high: float) -> str:
-    if null is None or null <= high:
-        return ""
-    return f"The null lies outside the chart, at {short(null)}: no single removal changes as much as another seed does."
+def _fvd(found: Artefacts) -> Markup:
+    """Importance with its interval, on a logarithmic axis where values span decades; the null is a line across."""
+    rows, null = found.ranking, found.figure("null_fvd")
+    gone = set(found.removed[found.chosen])
+    log = steep([*rows["fvd"], null])
+    known = [*rows["fvd_low"], *rows["fvd_high"], *rows["fvd"], null]
+    axis = "FVD to the original, same seeds" + (" (log)" if log else "")
+    chart = _rows(found, "FVD when a block is removed, by block", Axis.over(axis, known, zero=True, log=log), right=58)
+    for i, row in enumerate(rows.to_dict("records")):
+        style = "dim" if row["block"] in gone else "one"
+        chart.span(row["fvd_low"], row["fvd_high"], i, style)
+        tip = f"{row['block']}: {short(row['fvd'])} [{short(row['fvd_low'])}, {short(row['fvd_high'])}]"
+        chart.mark(row["fvd"], i, style, "square" if row["block"] in gone else "circle", tip)
+        chart.beside(i, short(row["fvd"]))
+    if null is not None:
+        chart.across(null, "null", f"null {short(null)}: another seed of the original")
+    return chart.svg()
+
+
+def _time(found: Artefacts, costly: list[str]) -> Markup:
+    saved = found.profile.loc[found.ranking["block"].tolist()]
+    ends = [0, *(saved["saving_low"] * 1e3), *(saved["saving_high"] * 1e3)]
+    chart = _rows(found, "Time that removing a block saves", Axis.over("ms saved of a UNet call", ends, zero=True))
+    for i, row in enumerate(saved.to_dict("records")):
+        chart.bar(row["saving"] * 1e3, i, "two" if row["variant"] in costly else "two pale")
+        chart.span(row["saving_low"] * 1e3, row["saving_high"] * 1e3, i, "ink")
+    return chart.svg()
+
+
+def _cost(found: Artefacts) -> Markup:
+    shares = {name: found.ranking[name] / found.ranking[name].sum() for name in ("macs", "parameters")}
+    values = [v for share in shares.values() for v in share]
+    axis = Axis.over("share of all motion blocks", values, zero=True, write=lambda value: f"{value:.0%}")
+    chart = _rows(found, "MACs and parameters of each block, as shares of all motion blocks", axis)
+    for i in range(len(found.ranking)):
+        chart.bar(float(shares["macs"].iloc[i]), i - 0.2, "three", 0.36)
+        chart.bar(float(shares["parameters"].iloc[i]), i + 0.2, "dim", 0.36)
+    return chart.svg()
+
+
+def _rows(found: Artefacts, title: str, x: Axis, right: int = 12) -> Chart:
+    """A chart whose rows are the blocks in order, every other one on a pale ground."""
+    return Chart(title, x, rows=found.ranking["block"].tolist(), top=22, right=right, striped=True)
 
 
 def ranking_table(found: Artefacts) -> Table:
@@ -107,7 +123,7 @@ def ranking_table(found: Artefacts) -> Table:
 
 def reading(found: Artefacts) -> list[Cell]:
     """Computed sentences: ties, the costly blocks, how settled the order is."""
-    out: list[Cell] = [_ties(found), _costly(found), _added(found), _agreement(found)]
+    out: list[Cell] = [_ties(found), _costly(found), _agreement(found)]
     tau, settle = found.figure("split_half_tau"), found.figure("videos_to_settle")
     if tau is not None:
         words = f"Two halves of the videos rank the blocks alike with a Kendall tau of {short(tau)}"
@@ -140,7 +156,7 @@ def _ties(found: Artefacts) -> str:
 
 
 def _costly(found: Artefacts) -> str:
-    saved, costly = found.profile.loc[found.blocks], _costliest(found)
+    saved, costly = found.profile.loc[found.blocks], costliest(found)
     count = len(costly)
     least = set(found.ranking["block"].head(count))
     both = [block for block in costly if block in least]
@@ -151,20 +167,7 @@ def _costly(found: Artefacts) -> str:
     return f"{words} Of them, {len(both)} of {count} are among the {count} least important: {listed(both)}."
 
 
-def _added(found: Artefacts) -> str:
-    """How far the blocks' own times, added up, are from what whole calls without any of them save."""
-    added, whole = (float(found.profile.loc[names, "saving"].sum()) for names in (found.blocks, ["none"]))
-    watched = found.profile.loc["watched"]
-    apart = f", {percent(abs(added / whole - 1))} apart" if whole > 0 else ""
-    cost, low, high = (milli(-watched[name]) for name in ("saving", "saving_high", "saving_low"))
-    return (
-        f"Each block is timed where it runs, in {int(watched['rounds'])} calls of the whole UNet: together they take "
-        f"{milli(added)} ms, and a call without any of them is {milli(whole)} ms shorter{apart}. The clocks cost a "
-        f"call {cost} ms [{low}, {high}]."
-    )
-
-
-def _costliest(found: Artefacts) -> list[str]:
+def costliest(found: Artefacts) -> list[str]:
     """The third of the blocks whose removal saves most time, most first."""
     saved = found.profile.loc[found.blocks].sort_values("saving", ascending=False, kind="stable")
     return saved["variant"].head(max(1, round(len(found.blocks) / 3))).tolist()

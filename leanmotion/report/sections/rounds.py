@@ -21,6 +21,21 @@ _LEGEND = [
 ]
 
 
+def finding(found: Artefacts) -> Markup:
+    """The stop rule's words, and what the split says that it never saw."""
+    said = Markup("{}").format(found.selection["reason"])
+    if found.chosen == BASE:
+        return said
+    rows = found.evaluation
+    row = rows[(rows["split"] == "report") & (rows["round"] == found.chosen) & (rows["arm"] == "distilled")]
+    if row.empty:
+        return said
+    figures = row.to_dict("records")[0]
+    return said + Markup(" On the report split, which nothing was chosen by, its excess is {}.").format(
+        within(figures["excess"], figures["excess_low"], figures["excess_high"], percent)
+    )
+
+
 def rows_of(found: Artefacts, split: str) -> Frame:
     """A split's rows with the measured time of a call, fewest deletions first; the original in front."""
     rows = found.evaluation[found.evaluation["split"] == split].copy()
@@ -51,7 +66,7 @@ def rounds_figures(found: Artefacts) -> list[Figure]:
     return [
         Figure(
             "Where the stop rule judged (select split)", first, legend(judged),
-            note=str(found.selection["reason"]), table=_table(select, "Every round on the select split"),
+            table=_table(select, "Every round on the select split"),
             csv="rounds.csv",
         ),
         Figure(
@@ -92,8 +107,8 @@ def _chart(rows: Frame, column: str, title: str, limit: float | None) -> Markup:
         ),
         Axis.over("FVD to the original, other seeds" + (" (log)" if log else ""), values, zero=True, log=log),
     )
-    # The original, near both lines, is at the left by blocks deleted and at the right by size.
-    side = column != "removed"
+    # Where the original is, rounds lie on the null's line, and labels have room above and below.
+    side = column == "removed"
     chart.across(null, "null", f"null {short(null)}", limit is not None and limit >= null, side)
     if limit is not None:
         chart.across(limit, "limit", f"stop rule {short(limit)}", limit < null, side)

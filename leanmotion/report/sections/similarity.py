@@ -19,6 +19,16 @@ _ROW, _TOP = 13, 8
 _NULLS = {"cosine": UNIT, "residual_cosine": UNIT}
 
 
+def finding(found: Artefacts) -> Markup:
+    """Which granularity looks most redundant from the inside, and which least."""
+    rows = [row for row in similarity_ranges(found.similarity.to_dict("records")) if row["measure"] == "in_out"]
+    rows.sort(key=lambda row: row["median"])
+    low, high = rows[0], rows[-1]
+    return Markup("By cosine alone {} look most redundant (median {}), {} least ({}).").format(
+        NAMES[high["granularity"]], data(high["median"]), NAMES[low["granularity"]], data(low["median"])
+    )
+
+
 def heat_maps(found: Artefacts) -> list[Figure]:
     """One heat map a granularity, with its table."""
     out = []

@@ -13,6 +13,20 @@ from leanmotion.report.svg import Axis, frame, heat, steep, text
 _CELL, _HIGH, _GAP, _TOP = 62, 46, 4, 30
 
 
+def finding(found: Artefacts) -> Markup:
+    """On which level of the UNet blocks matter most, and on which least."""
+    fvd = found.ranking.set_index("block")["fvd"].astype(float)
+    depths = found.whole_blocks.set_index("block")["depth"]
+    medians = fvd.groupby(depths.loc[fvd.index].to_numpy()).median()
+    most, least = int(medians.idxmax()), int(medians.idxmin())
+    if most == least:
+        return Markup("All blocks lie on one level: median FVD without one {}.").format(data(float(medians[most])))
+    return Markup(
+        "Blocks on row {} matter most (median FVD without one {}), those on row {} least ({}); row 1 holds the "
+        "largest maps."
+    ).format(most + 1, data(float(medians[most])), least + 1, data(float(medians[least])))
+
+
 def unet_map(found: Artefacts) -> Figure:
     """The map, its blocks coloured by FVD; the page's script marks what the picked round deleted."""
     fvd = found.ranking.set_index("block")["fvd"].astype(float)
