@@ -250,7 +250,7 @@ class Run:
         """As `make carry-over` leaves it: four conditions, of which so many cost more than as judged."""
         rows = []
         for i, name in enumerate(["as judged", "another base", "16 frames, and longer", HOSTILE[1]]):
-            excess = 9.0 if 0 < i <= dearer else 0.1 * i
+            excess = 9.0 if 0 < i <= dearer else 0.1
             rows.append(
                 {"condition": name, "frames": 8, "steps": 6, "scheduler": "euler", "removed": 2, "videos": CLIPS,
                  "null": 3.0, **self.three("excess", excess), **self.three("fvd", 1.0), **self.three("paired", 1.0)}

@@ -14,6 +14,7 @@ import warm
 from committed import ROOT, SETTINGS, weights
 from tiny import BLOCKS, edit_params
 
+from leanmotion.pipeline.tables import write_table
 from leanmotion.videos.codec import write_mp4
 
 ROUNDS = {"r2": {"count": 2, "from": "base"}, "r4": {"count": 4, "from": "r2"}}
@@ -109,6 +110,7 @@ class Clone:
         shutil.copytree(weights("data/extractor"), folder / "data/extractor")
         (folder / "metrics").mkdir()
         (folder / "metrics/teacher.json").write_text("{}")
+        write_table(folder / "metrics/carry_over.parquet", "carry_over", [])
         shutil.copytree(teacher.base, folder / "micro/base")
         shutil.copytree(teacher.adapter, folder / "micro/adapter")
         (folder / "micro/videos").mkdir()
