@@ -55,7 +55,8 @@ class Axis:
         """An axis that holds all values with a little room; `zero`: from zero where nothing is below it."""
         known = [float(v) for v in values if v is not None and math.isfinite(v)]
         if log:  # what rounding leaves of zero has its place at the low end
-            known = [v for v in known if v > 1e-13 * max(known)]
+            least = 1e-13 * max(known, default=0.0)
+            known = [v for v in known if v > max(least, 0.0)]
         low, high = (min(known), max(known)) if known else (0.1 if log else 0.0, 1.0)
         if log:
             room = max((high / low) ** 0.04, 1.1)
@@ -228,7 +229,9 @@ class Chart:
                 '<text class="title" text-anchor="middle" transform="translate(12 {:.1f}) rotate(-90)">{}</text>'
             )
             out.append(turn.format(top + height / 2, self.y.title))
-        out.append(text(left + width / 2, self.height - 6, self.x.title, "middle", "title"))
+        # A long title below a narrow plane would run out of the chart.
+        middle = min(left + width / 2, WIDTH - 3.3 * len(self.x.title))
+        out.append(text(middle, self.height - 6, self.x.title, "middle", "title"))
         return frame(self.title, WIDTH, self.height, [*out, *self.parts])
 
 

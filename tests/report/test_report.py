@@ -21,7 +21,8 @@ from leanmotion.pipeline.numbers import milli, short
 from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.ranking.rounding import rounded
 from leanmotion.report.artefacts import read_artefacts
-from leanmotion.report.page import LIMIT
+from leanmotion.report.page import LIMIT, render_page
+from leanmotion.report.sections.carry_over import CarriedOver
 from leanmotion.report.sections.ranking import ranking_figure
 
 
@@ -192,7 +193,7 @@ def test_no_measured_time_in_the_csv_files_and_stable_columns(run: Run, page: st
 
 def test_verdict_is_computed(run: Run, page: str) -> None:
     # Three similar transformers: 0.63. Attention layers: 0.83, 2.49 and 0.5: milder than two of the three.
-    assert "Here that holds in part: it is so in 2 of 3 comparisons." in page
+    assert "as the authors saw, holds in part here: in 2 of 3 comparisons." in page
     assert "Removing the 3 most similar temporal transformers" in page
 
 
@@ -228,6 +229,26 @@ def test_blocks_are_told_apart_by_eye_where_they_span_decades(run: Run) -> None:
     (null,) = re.findall(r'<line class="rule null" x1="([\d.]+)"', chart)
     # 3.21 lies between the 15th, 10^-0.2, and the 17th.
     assert marks[15] < float(null) < marks[16]
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-14, 5.0])
+def test_a_run_in_which_nothing_differs_has_a_page(run: Run, level: float) -> None:
+    """As of a random or an idle teacher: equal or no distances, no influence, no time saved, no null."""
+    found = read_artefacts(run.settings, run.data)
+    fvd = {f"fvd{end}": level for end in ("", "_low", "_high")}
+    times = dict.fromkeys(("saving", "saving_low", "saving_high", "saving_fraction"), 0.0)
+    flat = replace(
+        found,
+        meta={k: v for k, v in found.meta.items() if k != "null_fvd"},
+        ranking=found.ranking.assign(**fvd, influence=level, similarity=1.0),
+        probes=found.probes.assign(fvd=level),
+        interaction=found.interaction.assign(by_prompt=[[0.0] * 4] * len(found.interaction)),
+        profile=found.profile.assign(**times),
+        latency=found.latency.assign(**times, predicted=0.0),
+        criteria=found.criteria.assign(kendall=0.0, kendall_low=0.0, kendall_high=0.0),
+    )
+    page = render_page(flat, CarriedOver(None, why_not="Not measured."))
+    assert not re.search(r"\b(nan|inf)\b", page.split("</style>")[1].split('id="store"')[0])
 
 
 @pytest.mark.parametrize("dearer", [0, 2])

@@ -108,8 +108,8 @@ def finding(found: Artefacts) -> str:
     pairs, milder = compared.pairs, compared.milder
     held = "holds" if milder == pairs else "does not hold" if milder == 0 else "holds in part"
     return (
-        f"The authors saw less harm in removing several temporal transformers than one or few attention layers. Here "
-        f"that {held}: it is so in {milder} of {pairs} comparisons."
+        f"That several temporal transformers are lost with less harm than one or few attention layers, as the authors "
+        f"saw, {held} here: in {milder} of {pairs} comparisons."
     )
 
 

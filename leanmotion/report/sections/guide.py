@@ -19,11 +19,11 @@ def how_to_read(found: Artefacts) -> list[tuple[str, Markup]]:
     words = {
         "FVD": Markup("How far two sets of videos are apart; 0 is no difference, less is better. {}.").format(official),
         "Null": Markup(
-            "FVD between the original's own videos under two sets of seeds{}. Less than that is less than another seed "
-            "changes."
+            "FVD between the original's own videos under two sets of seeds{}. A lower FVD is less "
+            "change than another seed makes."
         ).format(at),
         "Excess": Markup(
-            "How much further than the null; at 0% as far as another seed. [Brackets]: the {:.0%} interval."
+            "How much further than the null; at 0% as far as another seed. [low, high] is the {:.0%} interval."
         ).format(found.settings.evaluation.interval),
         "Round": Markup(
             "A set of deleted blocks (motion modules; up_2_1: way up, level 2). Distilled: the rest was trained to "

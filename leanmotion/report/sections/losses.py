@@ -1,5 +1,6 @@
 """Loss curves by term and round."""
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
@@ -46,7 +47,11 @@ def losses_figure(found: Artefacts) -> Figure | None:
         return None
     styles = {name: f"hue{i % 8}" for i, name in enumerate(losses)}
     charts = []
+    # A total of one term, of weight 1, is that term over again.
+    single = any(all(np.allclose(t["total"], t[term]) for t in losses.values()) for term in _TERMS if term != "total")
     for term, words in _TERMS.items():
+        if term == "total" and single:
+            continue
         values = [float(v) for table in losses.values() for v in table[term].dropna()]
         if not any(value > 0 for value in values):
             continue

@@ -22,18 +22,15 @@ _LEGEND = [
 
 
 def finding(found: Artefacts) -> Markup:
-    """The stop rule's words, and what the split says that it never saw."""
-    said = Markup("{}").format(found.selection["reason"])
+    """What the stop rule chose, and how that does on the split that it never saw."""
     if found.chosen == BASE:
-        return said
+        return Markup("The stop rule chose no round: {}").format(found.selection["reason"])
     rows = found.evaluation
-    row = rows[(rows["split"] == "report") & (rows["round"] == found.chosen) & (rows["arm"] == "distilled")]
-    if row.empty:
-        return said
-    figures = row.to_dict("records")[0]
-    return said + Markup(" On the report split, which nothing was chosen by, its excess is {}.").format(
-        within(figures["excess"], figures["excess_low"], figures["excess_high"], percent)
-    )
+    mine = rows[(rows["split"] == "report") & (rows["round"] == found.chosen) & (rows["arm"] == "distilled")]
+    row = mine.to_dict("records")[0]
+    excess = within(row["excess"], row["excess_low"], row["excess_high"], percent)
+    words = "The stop rule chose {}; on clips that nothing was chosen by (report split) its excess is {}."
+    return Markup(words).format(found.chosen, excess)
 
 
 def rows_of(found: Artefacts, split: str) -> Frame:
@@ -66,7 +63,7 @@ def rounds_figures(found: Artefacts) -> list[Figure]:
     return [
         Figure(
             "Where the stop rule judged (select split)", first, legend(judged),
-            table=_table(select, "Every round on the select split"),
+            note=str(found.selection["reason"]), table=_table(select, "Every round on the select split"),
             csv="rounds.csv",
         ),
         Figure(
