@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from browser import chromium
 from finished_run import Run
+from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import milli, short
 from leanmotion.pipeline.tables import read_frame, write_table
@@ -247,7 +248,7 @@ def test_a_run_in_which_nothing_differs_has_a_page(run: Run, level: float) -> No
         latency=found.latency.assign(**times, predicted=0.0),
         criteria=found.criteria.assign(kendall=0.0, kendall_low=0.0, kendall_high=0.0),
     )
-    page = render_page(flat, CarriedOver(None, why_not="Not measured."))
+    page = render_page(flat, CarriedOver(None, why_not=Markup("Not measured.")))
     assert not re.search(r"\b(nan|inf)\b", page.split("</style>")[1].split('id="store"')[0])
 
 
@@ -270,9 +271,9 @@ def test_what_is_not_of_this_teacher_is_left_out(tmp_path: Path, teacher: str | 
     if teacher:
         run.carry_over(2, teacher)
     part = run.write().split('<section id="carry-over">')[1].split("</section>")[0]
-    assert "`make carry-over` measures it" in part and "<figure" not in part
+    assert "<code>make carry-over</code> measures it" in part and "<figure" not in part
     write_table(run.carried_over, "carry_over", [])
-    assert "Not measured. `make carry-over` measures it" in run.write()
+    assert "Not measured. <code>make carry-over</code> measures it" in run.write()
 
 
 @pytest.mark.parametrize(("blocks", "heads", "chosen"), [(6, False, "base"), (7, True, "all"), (6, True, "r2")])

@@ -3,7 +3,7 @@
 Its table is no stage's: `make carry-over` writes it, and git keeps it. It says nothing of another teacher.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from markupsafe import Markup
@@ -14,7 +14,7 @@ from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
 
-_HOW = "`make carry-over` measures it (docs/experiments.md)."
+_HOW = Markup("<code>make carry-over</code> measures it (docs/experiments.md).")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class CarriedOver:
 
     rows: Frame | None
     round: str = ""
-    why_not: str = ""
+    why_not: Markup = field(default_factory=Markup)
 
 
 def read_carried_over(path: Path, found: Artefacts) -> CarriedOver:
@@ -33,19 +33,19 @@ def read_carried_over(path: Path, found: Artefacts) -> CarriedOver:
         LeanmotionError: It is damaged.
     """
     if not path.is_file():
-        return CarriedOver(None, why_not=f"Not measured. {_HOW}")
+        return CarriedOver(None, why_not=Markup("Not measured. {}").format(_HOW))
     rows, meta = read_frame(path, "carry_over"), table_meta(read_table(path, "carry_over"))
     if rows.empty:
-        return CarriedOver(None, why_not=f"Not measured. {_HOW}")
+        return CarriedOver(None, why_not=Markup("Not measured. {}").format(_HOW))
     if meta.get("teacher_sha256") != found.teacher["sha256"]:
-        return CarriedOver(None, why_not=f"{path} is of another teacher than this run's. {_HOW}")
+        return CarriedOver(None, why_not=Markup("{} is of another teacher than this run's. {}").format(str(path), _HOW))
     return CarriedOver(rows, meta.get("round", ""))
 
 
 def finding(carried: CarriedOver, chosen: str) -> Markup:
     """In how many conditions the student costs more than as judged, beyond both intervals."""
     if carried.rows is None:
-        return Markup("{}").format(carried.why_not)
+        return carried.why_not
     judged, *others = carried.rows.to_dict("records")
     dearer = [row["condition"] for row in others if row["excess_low"] > judged["excess_high"]]
     name = carried.round if carried.round == chosen else f"{carried.round}, which is not the round chosen now,"

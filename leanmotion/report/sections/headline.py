@@ -174,10 +174,4 @@ def reading(found: Artefacts) -> list[str]:
         f"The ceiling: without any motion module a UNet call takes {percent(ceiling)} less time; no deletion of motion "
         "blocks can save more."
     )
-    if found.chosen != BASE:
-        call = found.latency.loc[found.chosen]
-        out.append(
-            f"Saved of a call: {milli(call['saving'])} ms measured, {milli(call['predicted'])} ms predicted by "
-            f"the times of single blocks, {milli(found.latency.loc['none', 'saving'])} ms at the ceiling."
-        )
     return out
