@@ -14,7 +14,7 @@ from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
 
-_HOW = Markup("<code>make carry-over</code> measures it (docs/experiments.md).")
+_HOW = Markup("<code>make carry-over</code> measures it, and then <code>dvc repro</code> shows it here.")
 
 
 @dataclass(frozen=True)
