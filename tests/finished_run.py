@@ -246,14 +246,15 @@ class Run:
             )  # fmt: skip
         self.table("confirm", "confirm", rows)
 
-    def carry_over(self, dearer: int, teacher: str = "f" * 64) -> None:
-        """As `make carry-over` leaves it: four conditions, of which so many cost more than as judged."""
+    def carry_over(self, further: int, teacher: str = "f" * 64) -> None:
+        """As `make carry-over` leaves it: four conditions; so many are further than another seed of the original."""
         rows = []
         for i, name in enumerate(["as judged", "another base", "16 frames, and longer", HOSTILE[1]]):
-            excess = 9.0 if 0 < i <= dearer else 0.1
+            near = {"excess": 0.1, "excess_low": -0.2, "excess_high": 0.4}
+            excess = self.three("excess", 9.0) if 0 < i <= further else near
             rows.append(
                 {"condition": name, "frames": 8, "steps": 6, "scheduler": "euler", "removed": 2, "videos": CLIPS,
-                 "null": 3.0, **self.three("excess", excess), **self.three("fvd", 1.0), **self.three("paired", 1.0)}
+                 "null": 3.0, **excess, **self.three("fvd", 1.0), **self.three("paired", 1.0)}
             )  # fmt: skip
         write_table(self.carried_over, "carry_over", rows, meta={"teacher_sha256": teacher, "round": "r2"})
 

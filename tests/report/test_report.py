@@ -252,14 +252,15 @@ def test_a_run_in_which_nothing_differs_has_a_page(run: Run, level: float) -> No
     assert not re.search(r"\b(nan|inf)\b", page.split("</style>")[1].split('id="store"')[0])
 
 
-@pytest.mark.parametrize("dearer", [0, 2])
-def test_what_was_measured_elsewhere_is_shown(tmp_path: Path, dearer: int) -> None:
+@pytest.mark.parametrize("further", [0, 2])
+def test_what_was_measured_elsewhere_is_shown(tmp_path: Path, further: int) -> None:
     run = Run(tmp_path)
-    run.carry_over(dearer)
+    run.carry_over(further)
     page = run.write()
     part = page.split('<section id="carry-over">')[1].split("</section>")[0]
-    assert ("r2 costs no more under any of 3 other conditions" in part) == (dearer == 0)
-    assert ("under 2 of 3 other conditions: another base and 16 frames, and longer" in part) == (dearer == 2)
+    assert ("Under none of 4 conditions do these clips tell r2 from another seed" in part) == (further == 0)
+    which = "another base (10 times the null) and 16 frames, and longer (10 times the null)."
+    assert (which in part) == ("Under 2 of 4 conditions r2 is further" in part) == (further == 2)
     assert len(re.findall(r'<circle class="mark one"', part)) == 4 + 1  # a condition each, and the legend
     assert "img" not in Reader(page).tags
 

@@ -43,20 +43,20 @@ def read_carried_over(path: Path, found: Artefacts) -> CarriedOver:
 
 
 def finding(carried: CarriedOver, chosen: str) -> Markup:
-    """In how many conditions the student costs more than as judged, beyond both intervals."""
+    """Under how many conditions the lighter model is told from another seed of the whole one, and under which."""
     if carried.rows is None:
         return carried.why_not
-    judged, *others = carried.rows.to_dict("records")
-    dearer = [row["condition"] for row in others if row["excess_low"] > judged["excess_high"]]
-    name = carried.round if carried.round == chosen else f"{carried.round}, which is not the round chosen now,"
-    if not others:
-        return Markup("{} was measured as judged alone: no other condition yet.").format(name)
-    if not dearer:
+    rows = carried.rows.to_dict("records")
+    name = carried.round if carried.round == chosen else f"{carried.round} (not the round chosen now)"
+    further = [
+        f"{row['condition']} ({short(1 + row['excess'])} times the null)" for row in rows if row["excess_low"] > 0
+    ]
+    if not further:
         return Markup(
-            "{} costs no more under any of {} other conditions than as it was judged, beyond intervals."
-        ).format(name, len(others))
-    return Markup("{} costs more than as it was judged, beyond intervals, under {} of {} other conditions: {}.").format(
-        name, len(dearer), len(others), listed(dearer)
+            "Under none of {} conditions do these clips tell {} from another seed of the whole model."
+        ).format(len(rows), name)
+    return Markup("Under {} of {} conditions {} is further from the whole model than another seed of it: {}.").format(
+        len(further), len(rows), name, listed(further)
     )
 
 
