@@ -142,6 +142,7 @@ def test_a_sampler_draws_the_same_compiled(teacher_folder: Any) -> None:
     pipeline = load_pipeline(tiny_settings(teacher_folder(levels=2, layers=1)).teacher)
     plain = Sampler(pipeline, tiny_settings().sampling)(REQUESTS)
     compiled = Sampler(pipeline, tiny_settings(sampling={"torch_compile": True}).sampling)
+    Sampler(pipeline, compiled.settings)
     assert np.array_equal(compiled(REQUESTS), plain)
     assert all(m._compiled_call_impl is None for m in pipeline.unet.modules())
     with without_units(pipeline.unet, ["mid_0"]):
@@ -203,7 +204,10 @@ def test_no_compiler_is_one_line_before_any_work(
     reason="takes minutes: set LEANMOTION_TEST_COMPILER=1",
 )
 def test_a_compiled_call_of_the_default_is_close(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """At most 1e-4 of its largest output away: kernels that are fused add in another order, in float32."""
+    """At most 1e-4 of its largest output away: kernels that are fused add in another order, in float32.
+
+    The network makes much of little: in float32 an uncompiled call is 9e-5 away from one in float64.
+    """
     monkeypatch.undo()
     settings = load_settings(embedded_project(tmp_path) / "params.yaml")
     pipeline = load_pipeline(settings.teacher)
