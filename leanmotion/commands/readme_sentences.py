@@ -23,7 +23,7 @@ def headline(found: Results, seconds: Mapping[str, float]) -> list[str]:
     ]
     if "motion_accuracy" in new:
         shown, original = percent(new["motion_accuracy"]), percent(new["original_motion_accuracy"])
-        said.append(f"{shown} of these clips show the motion that was asked for; of the original's, {original}.")
+        said.append(f"{shown} of these clips show the motion asked for; of the original's, {original}.")
     return [" ".join(said)]
 
 
@@ -53,9 +53,7 @@ def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
     if found.settings.teacher.motion_norm == "frame":
         where = "over all frames, as in stock diffusers"
     excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
-    return [
-        f"With motion normalised {where}, clips are {excess} further ({low} to {high}; {new['other_norm_sets']} sets)."
-    ]
+    return [f"With motion normalised {where}, the excess is {excess} ({low} to {high}; {new['other_norm_sets']} sets)."]
 
 
 def reading(found: Results) -> list[str]:

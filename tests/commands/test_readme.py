@@ -175,17 +175,17 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
         "seeds of the original are (90% interval: -10% to 44%).** The distance is FVD: 9.5, where other seeds are at "
         "8.25."
     ) in top
-    assert "93.8% of these clips show the motion that was asked for; of the original's, 95.8%." in top
+    assert "93.8% of these clips show the motion asked for; of the original's, 95.8%." in top
     assert "of 4 other sets of 48 clips: 16 captions, new seeds." in said["reading"]
     # The report split's own, wider interval is no second answer beside it.
     assert "On the report split" not in said["reading"]
     alone = confirm(run, tmp_path / "own prompts", motion_accuracy=None)
-    assert "that was asked for" not in blocks(alone)["results"]
+    assert "motion asked for" not in blocks(alone)["results"]
     ends = {"": 1.04, "_low": 0.5, "_high": 2.0}
     other = {f"other_norm_excess{end}": value for end, value in ends.items()}
     said = blocks(confirm(run, tmp_path / "other", other_norm_sets=2, **other))
     assert (
-        "With motion normalised frame by frame, as in ComfyUI, clips are 104% further (50% to 200%; 2 sets)."
+        "With motion normalised frame by frame, as in ComfyUI, the excess is 104% (50% to 200%; 2 sets)."
         in said["reading"]
     )
     timed = blocks(alone, {"base": 0.08, "r2": 0.06})["results"]
