@@ -19,8 +19,8 @@ def section(rows: Sequence[Row], meta: Mapping[str, str]) -> str:
     first = rows[0]
     lines = [
         BEGIN, "## Does it carry over?", "",
-        f"The chosen student ({meta['round']}, {first['removed']} blocks deleted) stands beside the whole model under "
-        f"conditions that it was not judged under. Each line has {first['videos']} clips of the {meta['split']} split, "
+        f"The chosen student ({meta['round']}, {first['removed']} blocks deleted) stands beside the whole model, as it "
+        f"was judged and under conditions where it was not. Each line has {first['videos']} clips of the {meta['split']} split, "
         f"{meta['extractor']} features (they do not compare with published values) and {float(meta['interval']):.0%} "
         f"intervals. Written by `make carry-over`. Teacher {meta['teacher_sha256'][:12]}.", "",
         "| condition | frames | steps | null | excess | same-seed FVD | motion read: original, student | colour read "
