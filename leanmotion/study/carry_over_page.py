@@ -22,7 +22,8 @@ def section(rows: Sequence[Row], meta: Mapping[str, str]) -> str:
         f"The chosen student ({meta['round']}, {first['removed']} blocks deleted) stands beside the whole model, as it "
         f"was judged and under conditions where it was not. Each line has {first['videos']} clips "
         f"of the {meta['split']} split, {meta['extractor']} features (they do not compare with published values) and "
-        f"{float(meta['interval']):.0%} intervals. Written by `make carry-over`. Teacher {meta['teacher_sha256'][:12]}.", "",
+        f"{float(meta['interval']):.0%} intervals. Written by `make carry-over`. "
+        f"Teacher {meta['teacher_sha256'][:12]}.", "",
         "| condition | frames | steps | null | excess | same-seed FVD | motion read: original, student | colour read "
         "| shape read |",
         "|---|---|---|---|---|---|---|---|---|",
