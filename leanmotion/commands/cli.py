@@ -16,6 +16,7 @@ Run them in the project's folder. An error takes one line, and the exit code is 
 
 \b
 before a run:        leanmotion check --measure
+the stages:          leanmotion dag
 after an edit:       leanmotion plan
 after a run:         open data/report.html
                      leanmotion generate --prompt "..." -o clip.gif
@@ -112,6 +113,18 @@ def plan() -> None:
 
     load_settings()  # what would run under wrong settings is their error, in one line
     print("\n".join(lines(ask())))
+
+
+@app.command("dag")
+@guarded
+def dag_command() -> None:
+    """Print the pipeline's graph: a line for each family of stages, and what it runs after.
+
+    Links that others imply are left out. Every stage by itself: `dvc dag --dot`.
+    """
+    from leanmotion.commands.dag import families, lines
+
+    print("\n".join(lines(families())))
 
 
 @app.command("solve")

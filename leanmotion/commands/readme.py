@@ -3,30 +3,32 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from leanmotion.commands.readme_results import Results, read_results, real, untrained
-from leanmotion.commands.readme_sentences import headline, labels, reading
+from leanmotion.commands.readme_sentences import headline, measured, reading
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.numbers import amount, percent, short
+from leanmotion.pipeline.numbers import percent, short
 from leanmotion.pipeline.tables import write_text
 
 GIF, SHEET = "docs/original-and-pruned.gif", "docs/contact-sheet.png"
 TIME = "UNet call"
+LINE = 116
 _GIF_CLIPS, _SHEET_CLIPS, _STRIP = 8, 8, 8
 
 
 def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
-    """Marker -> what stands between `<!-- marker -->` and `<!-- /marker -->`.
+    """Marker -> what stands between `<!-- marker -->` and `<!-- /marker -->`, in lines of at most 120 columns.
 
-    `results`: the answer in a sentence, the GIF and the table; `reading`: how to read it, and the contact sheet.
+    `results`: the GIF, and the answer in a sentence; `reading`: the table, how to read it, and the contact sheet.
 
     Args:
         found: The metrics.
         seconds: Measured time of a UNet call, by round, `base` and `none` (no motion module): not in git, so that
-            another machine's run changes no figure of the table but these.
+            another machine's run changes no other figure.
     """
     total, gone = len(found.settings.teacher.blocks), found.removed(found.shown)
     trained = not any(untrained(found, row) for row in found.rounds if row["round"] == found.shown)
@@ -34,44 +36,50 @@ def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
     last = int(found.rounds[-1]["removed"])
     without = "without any motion block" if last == total else f"without {last} of {total} motion blocks"
     results = [
-        *headline(found),
-        f"![Clips of the original above, of the same prompts and seeds with {gone} of {total} motion blocks deleted "
-        f"and {rest} below]({GIF})",
+        f"![Clips of the original, and of the pruned model]({GIF})",
         f"*Above: the original. Below: {gone} of its {total} motion blocks deleted, {rest}. Same prompts, same seeds.*",
-        f"What `make repro` finds on the embedded default ({labels(found)}):",
-        table(found, seconds),
+        *headline(found, seconds),
     ]
     how = [
-        reading(found),
-        f"![Strips of frames: the original on the left, the same prompts and seeds {without} on the right]({SHEET})",
-        f"*Left: the original's clips of held-out captions. Right: the same prompts and seeds {without}, undistilled.*",
+        *measured(found),
+        table(found, seconds),
+        *reading(found),
+        f"![Frames of clips with and without motion blocks]({SHEET})",
+        f"*Left: the original. Right: the same prompts and seeds {without}, not repaired.*",
     ]
-    return {"results": "\n\n".join(results), "reading": "\n\n".join(how)}
+    return {"results": _paragraphs(results), "reading": _paragraphs(how)}
+
+
+def _paragraphs(parts: Sequence[str]) -> str:
+    """Paragraphs in Markdown, wrapped; tables as they are."""
+    return "\n\n".join(
+        part if part.startswith("|") else fill(part, LINE, break_long_words=False, break_on_hyphens=False)
+        for part in parts
+    )
 
 
 def table(found: Results, seconds: Mapping[str, float]) -> str:
-    """A row a round, fewest deletions first, in Markdown; the chosen one in bold."""
+    """A row a round, fewest deletions first, in Markdown; the chosen one in bold. The report has more columns."""
     interval = f"{found.settings.evaluation.interval:.0%}"
-    head = [
-        "round", "deleted", "FVD pruned only", f"FVD distilled, {interval} interval", "FVD across seeds", "motion read",
-        "parameters", "MACs", TIME,
-    ]  # fmt: skip
+    head = ["round", "deleted", "FVD before repair", f"FVD after repair, {interval} interval", "motion shown", TIME]
     rows = []
     for row in found.rounds:
-        name, original = row["round"], row["round"] == "base"
-        distilled = _spread(row, "distilled_fvd_same_seeds", short)
-        if untrained(found, row):
-            distilled += " (kept untrained)"
-        called = "original" if original else f"**{name}**, chosen" if name == found.selection["round"] else name
-        cells = [called, row["removed"], short(real(row, "pruned_fvd_same_seeds")), distilled]
-        cells += [short(real(row, "distilled_fvd")), _spread(row, "distilled_motion_accuracy", percent)]
-        rows.append([*cells, amount(row["parameters"]), amount(row["macs"]), _milli(seconds.get(name))])
+        name = row["round"]
+        called = f"**{name}**, chosen" if name == found.selection["round"] else name
+        cells = [called, row["removed"], short(real(row, "pruned_fvd_same_seeds"))]
+        cells += [_spread(row, "distilled_fvd_same_seeds", short), percent(real(row, "distilled_motion_accuracy"))]
+        if name == "base":
+            # The yardstick: what other seeds change, of which two sets with the same seeds have nothing.
+            cells = ["original, other seeds", 0, "", _spread(row, "distilled_fvd", short), cells[-1]]
+        elif untrained(found, row):
+            cells[3] += ", not repaired"
+        rows.append([*cells, _milli(seconds.get(name))])
     heads = any(real(row, "distilled_motion_accuracy") is not None for row in found.rounds)
-    keep = [i for i, name in enumerate(head) if name != "motion read" or heads]
+    keep = [i for i, name in enumerate(head) if name != "motion shown" or heads]
     if "none" in seconds:
-        rows.append(["no motion module", *[""] * 7, _milli(seconds["none"])])
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line[i] for i in keep) + " |" for line in lines)
+        rows.append(["no motion module", *[""] * 4, _milli(seconds["none"])])
+    lines = ["| " + " | ".join(str(line[i]) for i in keep) + " |" for line in [head, *rows]]
+    return "\n".join([lines[0], f"|{'---|' * len(keep)}", *lines[1:]])
 
 
 def write_readme(
@@ -118,10 +126,10 @@ def current(text: str, name: str) -> str:
 def current_seconds(text: str) -> dict[str, float]:
     """Round -> measured time as the README's own table has it: the one column that metrics do not hold."""
     found = {}
-    for line in current(text, "results").splitlines():
-        if match := re.match(r"\| (?:\*\*(\w+)\*\*, chosen|([\w ]+?)) \|.*\| (\d[\d,.]*) ms \|$", line):
+    for line in current(text, "reading").splitlines():
+        if match := re.match(r"\| (?:\*\*(\w+)\*\*, chosen|([\w, ]+?)) \|.*\| (\d[\d,.]*) ms \|$", line):
             called = match[1] or match[2]
-            name = {"original": "base", "no motion module": "none"}.get(called, called)
+            name = {"original, other seeds": "base", "no motion module": "none"}.get(called, called)
             found[name] = float(match[3].replace(",", "")) / 1e3
     return found
 

@@ -7,82 +7,84 @@ from leanmotion.commands.readme_results import Results, real, untrained
 from leanmotion.pipeline.numbers import percent, short
 
 
-def headline(found: Results) -> list[str]:
+def headline(found: Results, seconds: Mapping[str, float]) -> list[str]:
     """What the chosen round costs, by clips that nothing else has used; nothing where no round was chosen."""
     new = found.confirmed
     if not new or not new["removed"]:
         return []
     excess, low, high = (f"{new[f'excess{end}']:.0%}" for end in ("", "_low", "_high"))
-    interval, clips = f"{found.settings.evaluation.interval:.0%}", new["videos"] // new["sets"]
-    total = len(found.settings.teacher.blocks)
-    said = (
-        f"**{new['removed']} of {total} motion blocks deleted: the excess of FVD over another seed of the original is "
-        f"{excess} [{low}, {high}]**, {short(new['fvd_cross'])} where that is at {short(new['null'])}. It is measured "
-        f"on {new['sets']} sets of {clips} clips under seeds that nothing else used; the {interval} interval is for "
-        f"fresh seeds of these {new['captions']} captions."
-    )
+    interval, total = f"{found.settings.evaluation.interval:.0%}", len(found.settings.teacher.blocks)
+    taken, whole = seconds.get(found.shown), seconds.get("base")
+    time = "" if not taken or not whole else f"needs {taken / whole:.0%} of the time for a UNet call, and "
+    said = [
+        f"**Without {new['removed']} of its {total} motion blocks the model {time}draws clips that are {excess} "
+        f"further from the original's than other seeds of the original are ({interval} interval: {low} to {high}).** "
+        f"The distance is FVD: {short(new['fvd_cross'])}, where other seeds are at {short(new['null'])}."
+    ]
     if "motion_accuracy" in new:
         shown, original = percent(new["motion_accuracy"]), percent(new["original_motion_accuracy"])
-        said += f" {shown} of the clips show the motion asked for, {original} of the original's."
-    return [said + _under_other_norm(found, new)]
+        said.append(f"{shown} of these clips show the motion asked for; of the original's, {original}.")
+    return [" ".join(said)]
 
 
-def _under_other_norm(found: Results, new: Mapping[str, Any]) -> str:
-    """What it costs where motion modules normalise the other way, if that was asked."""
-    if "other_norm_excess" not in new:
-        return ""
-    where = "frame by frame, as AnimateDiff's own code and ComfyUI do"
-    if found.settings.teacher.motion_norm == "frame":
-        where = "over all frames, as stock diffusers does"
-    excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
-    return (
-        f" Where motion modules normalise {where}, the excess is {excess} [{low}, {high}] "
-        f"({new['other_norm_sets']} sets)."
-    )
-
-
-def labels(found: Results) -> str:
-    """Extractor, number of clips and frames of the table."""
+def measured(found: Results) -> list[str]:
+    """On what the figures were measured: extractor, number of clips and frames, seeds."""
     official = found.settings.extractor.name == "i3d" and found.settings.extractor.sha256 is None
-    papers = "" if official else "; not the FVD of papers"
+    papers = "" if official else ", not that of papers"
     videos, frames = found.selection["original_videos"], found.settings.sampling.frames
-    return f"{found.ranking['extractor']} features, N = {videos} clips of {frames} frames, report split{papers}"
+    said = [
+        f"FVD in `{found.ranking['extractor']}` features{papers}: {videos} clips of {frames} frames that no choice "
+        "used."
+    ]
+    if (new := found.confirmed) and new["removed"]:
+        said.append(
+            f"The figures at the top are of {new['sets']} other sets of {new['videos'] // new['sets']} clips: "
+            f"{new['captions']} captions, new seeds."
+        )
+        said += _under_other_norm(found, new)
+    return [" ".join(said)]
 
 
-def reading(found: Results) -> str:
-    """How to read the table, the stop rule's reason, and what else the run says."""
+def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
+    """What the choice costs where motion modules normalise the other way, if that was asked."""
+    if "other_norm_excess" not in new:
+        return []
+    where = "frame by frame, as in ComfyUI"
+    if found.settings.teacher.motion_norm == "frame":
+        where = "over all frames, as in stock diffusers"
+    excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
+    return [f"With motion normalised {where}, the excess is {excess} ({low} to {high}; {new['other_norm_sets']} sets)."]
+
+
+def reading(found: Results) -> list[str]:
+    """Paragraphs: how to read the table; why this round; what else the run says."""
+    return [" ".join(part) for part in (_columns(found), _choice(found), [*_looks(found), *_trust(found)]) if part]
+
+
+def _columns(found: Results) -> list[str]:
     base = next(row for row in found.rounds if row["round"] == "base")
     said = [
-        "FVD is to the original's clips of the same prompts and seeds; *across seeds* is to the original's under other "
-        f"seeds, where the original itself is at {short(real(base, 'null'))}."
+        "*FVD* is the distance to the original's clips of the same prompts and seeds: lower is closer. Other seeds of "
+        f"the original give {short(real(base, 'null'))}: the yardstick."
     ]
     if base.get("distilled_motion_accuracy"):
-        said.append(
-            "*Motion read*: how often the clips show the motion that the caption asks for, by the small reader."
-        )
+        said.append("*Motion shown* is the share of clips in which a reader finds the caption's motion.")
     if any(untrained(found, row) for row in found.rounds):
-        said.append(
-            "*Kept untrained*: deletion did too little harm to train for, or training did not bring drawn clips closer "
-            "to the original's, and was dropped."
-        )
-    if found.selection["round"] != "base":
-        said.append(f"The stop rule: {found.reason}")
-    if found.selection["round"] != "base" and not found.confirmed:
+        said.append("*Not repaired*: there was too little harm to train for, or training did not help and was dropped.")
+    return said
+
+
+def _choice(found: Results) -> list[str]:
+    if found.selection["round"] == "base":
+        return []
+    said = [f"*Excess* is by how much FVD across seeds is above the yardstick. {found.reason}"]
+    if not found.confirmed:
         low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
         said.append(
             f"On the report split, by which nothing is chosen, its excess is {value:.0%} [{low:.0%}, {high:.0%}]: the "
             f"interval is what {found.selection['original_videos']} clips tell."
         )
-    said += _looks(found)
-    if (tau := found.ranking.get("split_half_tau")) is not None:
-        said.append(f"The split-half Kendall tau of the ranking is {tau:.2f}.")
-    if found.teacher:
-        read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
-        said.append(
-            f"The teacher is a small one: of captions that it never saw, {', '.join(read[:-1])} and {read[-1]} that it "
-            f"draws are read as asked for ({found.teacher['clips']} clips: `make teacher-check`)."
-        )
-    return " ".join(said)
+    return said
 
 
 def _looks(found: Results) -> list[str]:
@@ -96,8 +98,22 @@ def _looks(found: Results) -> list[str]:
     def pair(row: Mapping[str, str], arm: str) -> str:
         return " and ".join(percent(real(row, f"{arm}_{name}")) for name in ("sharpness", "movement"))
 
-    each = [f"{pair(row, 'distilled')} in {row['round']} (pruned only {pair(row, 'pruned')})" for row in later]
+    told = [f"{pair(row, 'distilled')} in {row['round']}" for row in later]
+    before = [f"; {was} before repair" for row in later[-1:] if (was := pair(row, "pruned")) != pair(row, "distilled")]
     return [
-        "Students that match outputs are said to blur and to stand still ([V.I.P.](https://arxiv.org/abs/2508.03254)): "
-        f"sharpness and movement are {', '.join(each)} of the original's."
+        "Distilled models can blur or stand still ([V.I.P.](https://arxiv.org/abs/2508.03254)). Sharpness and movement "
+        f"here, as shares of the original's: {', '.join(told)}{''.join(before)}."
     ]
+
+
+def _trust(found: Results) -> list[str]:
+    said = []
+    if (tau := found.ranking.get("split_half_tau")) is not None:
+        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: fully).")
+    if found.teacher:
+        read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
+        said.append(
+            f"The embedded model draws {', '.join(read[:-1])} and {read[-1]} of new captions as asked for "
+            f"({found.teacher['clips']} clips)."
+        )
+    return said

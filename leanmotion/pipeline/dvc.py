@@ -33,6 +33,11 @@ def edges(dot: str) -> dict[str, list[str]]:
     return found
 
 
+def drawn_stages(dot: str) -> list[str]:
+    """`dvc dag --dot` -> the stages in it, once each."""
+    return list(dict.fromkeys(re.findall(r'^"([^"]+)";$', dot, re.MULTILINE)))
+
+
 def cache_folder(place: Path) -> Path | None:
     """The local cache of the DVC project that a folder lies in; None where it lies in none."""
     from dvc.exceptions import DvcException
@@ -63,7 +68,7 @@ def will_run(stages: Sequence[str], own: str, root: Path = Path()) -> list[str]:
         return []
     try:
         drawn = ask(root, "dag", "--dot")
-        graph, known = edges(drawn), set(re.findall(r'^"(.+?)";$', drawn, re.MULTILINE))
+        graph, known = edges(drawn), set(drawn_stages(drawn))
         before = {stage: _upstream(stage, graph) for stage in stages if stage in known & covered}
         # What runs now, DVC says nothing of; what hangs on it will read something else.
         before = {stage: upstream for stage, upstream in before.items() if own not in upstream}
@@ -102,7 +107,7 @@ def _covered(stages: Iterable[str], command: Sequence[str], root: Path) -> list[
     if not asked.single_item:
         try:
             for target in targets:
-                reached |= set(re.findall(r'^"(.+?)";$', ask(root, "dag", "--dot", target), re.MULTILINE))
+                reached |= set(drawn_stages(ask(root, "dag", "--dot", target)))
         except LeanmotionError:
             return None
     return [stage for stage in stages if stage in reached or stage.partition("@")[0] in targets]

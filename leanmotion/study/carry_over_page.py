@@ -19,9 +19,10 @@ def section(rows: Sequence[Row], meta: Mapping[str, str]) -> str:
     first = rows[0]
     lines = [
         BEGIN, "## Does it carry over?", "",
-        f"The chosen student ({meta['round']}, {first['removed']} blocks deleted) beside the whole model under the "
-        f"same condition: {first['videos']} clips of the {meta['split']} split, {meta['extractor']} features (not "
-        f"comparable with published values), {float(meta['interval']):.0%} intervals. Written by `make carry-over`. "
+        f"The chosen student ({meta['round']}, {first['removed']} blocks deleted) stands beside the whole model, as it "
+        f"was judged and under conditions where it was not. Each line has {first['videos']} clips "
+        f"of the {meta['split']} split, {meta['extractor']} features (they do not compare with published values) and "
+        f"{float(meta['interval']):.0%} intervals. Written by `make carry-over`. "
         f"Teacher {meta['teacher_sha256'][:12]}.", "",
         "| condition | frames | steps | null | excess | same-seed FVD | motion read: original, student | colour read "
         "| shape read |",
@@ -55,9 +56,12 @@ def _said(rows: Sequence[Row]) -> list[str]:
         return []
     dearer = [row["condition"] for row in others if row["excess_low"] > judged["excess_high"]]
     if not dearer:
-        said = f"In none of {len(others)} other conditions is the excess above that as judged, beyond both intervals."
+        said = f"In none of {len(others)} other conditions is the excess higher than as judged, beyond both intervals."
     else:
-        said = f"Dearer than as judged, beyond both intervals, in {len(dearer)} of {len(others)}: {', '.join(dearer)}."
+        said = (
+            f"The excess is higher than as judged, beyond both intervals, in {len(dearer)} of {len(others)}: "
+            f"{', '.join(dearer)}."
+        )
     return [said, ""]
 
 

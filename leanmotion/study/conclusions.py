@@ -157,7 +157,9 @@ def _of_prediction(rows: Sequence[Row]) -> list[str]:
         if (at := np.array([row["removed"] == size for row in pairs])).sum() > 2
     ]
     if within:
-        said.append(f"Among sets of one size the mean tau is {fmean(within):.2f}: size alone orders the rest.")
+        said.append(
+            f"Among sets of the same size, where size itself says nothing, the mean tau is {fmean(within):.2f}."
+        )
     ratios = {
         size: median(r["paired"] / r["predicted"] for r in pairs if r["removed"] == size and r["predicted"] > 0)
         for size in sorted({row["removed"] for row in pairs if row["predicted"] > 0})
@@ -165,7 +167,9 @@ def _of_prediction(rows: Sequence[Row]) -> list[str]:
     usual = median(ratios.values())
     off = {size: ratio / usual for size, ratio in ratios.items() if not 1 / _FAILS <= ratio / usual <= _FAILS}
     words = ", ".join(f"{size} blocks {ratio / usual:.2g}" for size, ratio in ratios.items())
-    said.append(f"Drawn over predicted, as a multiple of its median over sizes ({usual:.3g}): {words}.")
+    said.append(
+        f"Drawn over predicted damage has a median of {usual:.3g} over sizes. As a multiple of that median: {words}."
+    )
     if off:
         failed = ", ".join(str(size) for size in off)
         said.append(
@@ -186,8 +190,8 @@ def _of_best_sets(pairs: Sequence[Row]) -> list[str]:
         return []
     wins = sum(sets < fvd for fvd, sets in both)
     return [
-        f"In {len(both)} sizes the set of least predicted damage is another than the first blocks of the FVD order: "
-        f"drawn, it is milder in {wins} of them."
+        f"In {len(both)} sizes the set of least predicted damage is not the first blocks of the FVD order. Drawn, it "
+        f"is milder in {wins} of them."
     ]
 
 
@@ -227,7 +231,7 @@ def _of_granularity(rows: Sequence[Row]) -> list[str]:
         f"{row['macs_removed'] / 1e6:.3g} million MACs) {row['fvd']:.3g}"
         for name, row in sorted(first.items(), key=lambda item: item[1]["fvd"])
     )
-    return [f"About equal parameters deleted by similarity, FVD pruned only, least harm first: {what}."]
+    return [f"About equal parameters, deleted by similarity, FVD pruned only, least harm first: {what}."]
 
 
 def _of_distillation(rows: Sequence[Row]) -> list[str]:
@@ -241,8 +245,8 @@ def _of_distillation(rows: Sequence[Row]) -> list[str]:
     better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     ratios = [b / a for a, b in pairs if a > 0]
     return [
-        f"Distillation lowered the FVD in {better} of {len(pairs)} trials and raised it in {worse}; distilled over "
-        f"pruned only is {min(ratios):.3g} at best and {max(ratios):.3g} at worst."
+        f"Distillation lowered the FVD in {better} of {len(pairs)} trials and raised it in {worse}. Of the FVD of "
+        f"pruned only it leaves {min(ratios):.3g} at best and {max(ratios):.3g} at worst."
         if ratios
         else f"Distillation lowered the FVD in {better} of {len(pairs)} trials."
     ]

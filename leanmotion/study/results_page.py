@@ -40,27 +40,45 @@ def page(rows: Sequence[Row], planned: Sequence[Trial], meta: Mapping[str, str])
     head = [
         "# What the study found",
         "",
-        "Written by `make study` from `metrics/study.parquet`: numbers and sentences follow from the table by rule.",
+        "For whoever doubts that the order of deletion matters. Written by `make study` from `metrics/study.parquet`: "
+        "all numbers and sentences follow from that table by rule.",
         "",
-        f"{len(planned) - len(missing)} of {len(planned)} trials ran. Each deletes units from the whole teacher and "
-        f"draws {first['videos']} clips of the {meta['split']} split (seeds b); those with a training seed then train "
-        f"what is left for {steps} steps in all, and draw again. FVD and paired distance are to the "
-        f"teacher's clips of the same prompts and seeds ({meta['extractor']} features, {meta['frames']} frames; not "
-        f"comparable with published values), with {float(meta['interval']):.0%} intervals over clips; excess is over "
-        f"the null of other seeds (FVD {first['null']:.3g}). Teacher {meta['teacher_sha256'][:12]}.",
+        "## Conclusions",
         "",
-        "Orders that *keep two* are random but for the two most important blocks, which they delete last; sets of "
-        "*equal MACs* are random, keep these two as well, and delete about as many MACs as the FVD order does. Without "
-        "these two any deletion loses to any other: that would say nothing of an order.",
+        *(f"- {sentence}" for sentence in conclusions(rows)),
         "",
-        "![Same-seed FVD of every trial](results.svg)",
+        "## How it was done",
+        "",
+        f"- {len(planned) - len(missing)} of {len(planned)} trials ran. Each deletes units from the whole teacher and "
+        f"draws {first['videos']} clips of the {meta['split']} split (seeds b).",
+        f"- Trials with a training seed then train what is left for {steps} steps in all, and draw again.",
+        "- FVD and paired distance are taken to the teacher's clips of the same prompts and seeds "
+        f"({meta['extractor']} features, {meta['frames']} frames). They do not compare with published values. "
+        f"Intervals are {float(meta['interval']):.0%}, over clips.",
+        f"- Other seeds of the teacher give an FVD of {first['null']:.3g}: the null. Excess is by how much a student "
+        "is above it.",
+        "- Orders that *keep two* are random, but delete the two most important blocks last. Sets of *equal MACs* are "
+        "random, keep these two as well, and delete about as many MACs as the FVD order does. Without these two any "
+        "deletion loses to any other: that would say nothing of an order.",
+        f"- Teacher {meta['teacher_sha256'][:12]}.",
+        "",
+        "## All trials",
+        "",
+        "![FVD of every trial, to the teacher's clips of the same seeds](results.svg)",
         "",
     ]
-    parts = [*head, *_table(rows), "", *_prediction(rows), *_motion(rows), "## Conclusions", ""]
-    parts += [f"- {sentence}" for sentence in conclusions(rows)]
-    parts += ["", "## Not run", ""]
-    parts += [f"- {_grouped(label(key_of(trial)), trial.question)}" for trial in missing] or ["Nothing is missing."]
+    parts = [*head, *_table(rows), "", *_prediction(rows), *_motion(rows), "## Not run", "", *_not_run(missing)]
     return "\n".join(parts) + "\n"
+
+
+def _not_run(missing: Sequence[Trial]) -> list[str]:
+    """A line a trial, its training seeds together."""
+    seeds: dict[str, list[str]] = {}
+    for trial in missing:
+        name, _, seed = _grouped(label(key_of(trial)), trial.question).partition(", training seed ")
+        seeds.setdefault(name, []).append(seed)
+    said = [f"- {name}" + (f", training seeds {', '.join(many)}" if many[0] else "") for name, many in seeds.items()]
+    return said or ["Nothing is missing."]
 
 
 def label(key: Key) -> str:
@@ -167,7 +185,12 @@ def _prediction(rows: Sequence[Row]) -> list[str]:
     pairs = predicted_and_drawn(rows)
     if not pairs:
         return []
-    lines = ["## Predicted and drawn damage", "", "Chosen before any of them was drawn; no training.", ""]
+    lines = [
+        "## Predicted and drawn damage",
+        "",
+        "These sets were chosen before any of them was drawn. None was trained.",
+        "",
+    ]
     lines += [
         "| set | blocks | MACs deleted, millions | predicted | drawn FVD | drawn paired | paired over predicted |",
         "|---|---|---|---|---|---|---|",
@@ -183,7 +206,11 @@ def _prediction(rows: Sequence[Row]) -> list[str]:
 
 def _motion(rows: Sequence[Row]) -> list[str]:
     mine = [row for row in rows if row["question"] == MOTION]
-    lines = ["## What the extractor feels of motion", "", "The teacher's own clips, changed:", ""] if mine else []
+    lines = (
+        ["## What the extractor feels of motion", "", "The teacher's own clips with their motion changed:", ""]
+        if mine
+        else []
+    )
     lines += ["| clips | FVD | paired | motion measure |", "|---|---|---|---|"] if mine else []
     for row in mine:
         cells = [interval(row, name) for name in ("fvd", "paired", "motion")]

@@ -151,7 +151,7 @@ def test_the_page_says_what_the_numbers_say() -> None:
     rows = [alone("fvd", 4.0, 2.0, 6.0), alone("reverse", 90.0, 80.0, 99.0), alone("keeping_1", 5.0, 3.0, 9.0)]
     text = page(rows, planned, META)
     assert f"3 of {len(planned)} trials ran" in text and "not run yet" in text
-    assert "- FVD, least first, 3 blocks, training seed 1" in text.split("## Not run")[1]
+    assert "- FVD, most first, training seeds 0, 1, 2" in text.split("## Not run")[1]
     start = "Pruned only, 3 blocks deleted, the FVD order against"
     assert f"{start} the reverse order: 4 against 90: it is better." in text
     assert f"{start} the mean of 1 random orders that keep the two: 4 against 5: it is better, but not by more" in text
