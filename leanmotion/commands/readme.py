@@ -11,7 +11,7 @@ from leanmotion.commands.readme_results import Results, read_results, real, untr
 from leanmotion.commands.readme_sentences import headline, labels, reading
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.numbers import amount, percent, short
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 
 GIF, SHEET = "docs/original-and-pruned.gif", "docs/contact-sheet.png"
 TIME = "UNet call"
