@@ -1,8 +1,18 @@
-"""What in a Python file only some systems have, found in its text: for tests that hold that there is none."""
+"""Tests that run on every system, and what in a Python file only some systems have, found in its text."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+LIGHT = (
+    "cost/test_cost.py", "distillation/test_losses.py", "evaluation/test_selection.py", "export/test_lean.py",
+    "features/test_extractors.py", "model/test_adapter_files.py", "model/test_pruned_adapter.py",
+    "model/test_pruned_pipeline.py", "model/test_removal.py", "model/test_sampler.py", "model/test_units.py",
+    "model/test_weights.py", "pipeline/test_here.py", "pipeline/test_mps.py", "pipeline/test_settings.py",
+    "pipeline/test_terminal.py", "probing/test_similarity.py", "prompts/test_splits.py", "ranking/test_fvd.py",
+    "ranking/test_ranking.py", "test_errors.py", "test_flow.py", "test_package.py", "videos/test_codec.py",
+)  # fmt: skip
+"""Files that run on Linux, macOS and Windows: loading, drawing, reading and writing, the wheel. `pytest -m light`."""
 
 _MODULES = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "msvcrt", "winreg", "winsound"}
 _OF_OS = {

@@ -18,7 +18,7 @@ class _Pretending(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         there = any(isinstance(x, OnMps) for x in _flat((args, kwargs)))
-        if func is _DEVICE and there:
+        if func == _DEVICE and there:
             return torch.device("mps")
         if func is torch.Tensor.cpu or (func is torch.Tensor.to and _named(args[1:], kwargs) == "cpu"):
             moved = func(args[0].as_subclass(torch.Tensor), *args[1:], **kwargs)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from committed import ROOT
+from portable import LIGHT, of_one_system
 from tiny import tiny_settings
 
 import leanmotion
@@ -200,6 +201,19 @@ def test_one_version_is_named_everywhere() -> None:
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert citation["version"] == headings[0] == leanmotion.__version__
     assert citation["license"] == PROJECT["license"] and citation["cff-version"] == "1.2.0"
+
+
+def test_light_tests_are_run_on_three_systems_and_take_what_all_have() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]
+    assert jobs["test"]["timeout-minutes"] == 90
+    assert [name.partition("-")[0] for name in jobs["light"]["strategy"]["matrix"]["os"]] == [
+        "ubuntu",
+        "macos",
+        "windows",
+    ]
+    assert jobs["light"]["steps"][-1]["run"] == 'python -m pytest -m "light and not long"'
+    for name in LIGHT:
+        assert not list(of_one_system(ROOT / "tests" / name))
 
 
 @pytest.mark.long
