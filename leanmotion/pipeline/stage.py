@@ -79,7 +79,8 @@ def guarded(
             line = f"{place}: {error.strerror}: mend that (space, rights, name), then run again"
             raise SystemExit(_said(line)) from None
         except ModuleNotFoundError as error:
-            if (line := needed(error, " ".join([Path(sys.argv[0]).stem, *sys.argv[1:2]]))) is None:
+            words = [Path(sys.argv[0]).stem, *(word for word in sys.argv[1:2] if word[:1] != "-")]
+            if (line := needed(error, " ".join(words))) is None:
                 raise
             raise SystemExit(_said(line)) from None
         except MemoryError:
