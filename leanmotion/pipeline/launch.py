@@ -60,7 +60,7 @@ def launch(config: Path, folder: Path) -> int:
                 "-m",
                 "leanmotion.pipeline.launch",
             ]
-            launcher = subprocess.Popen(
+            launcher: subprocess.Popen[bytes] = subprocess.Popen(  # pyright: ignore[reportAssignmentType]
                 [*command, *sys.argv], env=_environment(config, Path(session)), stdin=subprocess.DEVNULL, stderr=log,
                 **own_group(),
             )  # fmt: skip
