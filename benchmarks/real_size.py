@@ -7,8 +7,6 @@ benchmarks/real_size.py` (`--dtype float32` as `mm_sd_v15_v2.ckpt` is published,
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,13 +19,13 @@ from leanmotion.model.original_format import load_adapter, write_original
 from leanmotion.model.pruned_adapter import save_portable, save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.units import block_ids, list_units, parameters
+from leanmotion.pipeline.platforms import peak_memory
 from leanmotion.pipeline.stage import quiet_libraries
 
 
 def peak_gib() -> float:
     """Largest resident memory so far, mapped files and the imports of torch and diffusers included."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    return peak_memory() / 2**30
 
 
 def macs_per_block() -> dict[str, float]:

@@ -7,6 +7,8 @@ What users import; everything is loaded when it is first asked for, as diffusers
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from leanmotion.clips.latents import encode_clips
     from leanmotion.distillation.caption_states import CaptionEncoder
@@ -85,7 +87,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'leanmotion' has no attribute {name!r}")
-    return getattr(import_module(f"leanmotion.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"leanmotion.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from leanmotion.pipeline.extra import needed
+
+        if (line := needed(error, f"leanmotion.{name}")) is None:
+            raise
+        raise ModuleNotFoundError(line, name=error.name) from None
 
 
 def __dir__() -> list[str]:

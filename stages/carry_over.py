@@ -14,7 +14,8 @@ from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.scratch import scratch_folder
 from leanmotion.pipeline.settings import load_settings
-from leanmotion.pipeline.tables import write_table, write_text
+from leanmotion.pipeline.tables import write_table
+from leanmotion.pipeline.writing import write_text
 from leanmotion.sprites_training.motion_change import MotionChange
 from leanmotion.sprites_training.recipe import Recipe
 from leanmotion.sprites_training.second_base import SecondBase
@@ -63,4 +64,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, float64=True)

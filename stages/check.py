@@ -6,7 +6,7 @@ from leanmotion.checking.refusals import refuse
 from leanmotion.checking.remarks import remarks
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.settings import load_settings
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 
 
 def main(params: Path = Path("params.yaml"), out: Path = Path("data/check.json")) -> None:

@@ -38,4 +38,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main, spread=True)
+    stage.run(main, spread=True, float64=True)

@@ -18,7 +18,7 @@ from leanmotion.pipeline import stage
 from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.settings import load_settings
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 from leanmotion.sprites.world import all_captions, held_out_captions
 from leanmotion.sprites_training.proof import shares_read, with_intervals
 from leanmotion.sprites_training.reader_training import accuracy

@@ -7,7 +7,8 @@ from leanmotion.influence.tables import interaction_of, spent_of
 from leanmotion.pipeline import stage, terminal
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.settings import load_settings
-from leanmotion.pipeline.tables import read_frame, read_table, table_meta, write_table, write_text
+from leanmotion.pipeline.tables import read_frame, read_table, table_meta, write_table
+from leanmotion.pipeline.writing import write_text
 from leanmotion.ranking.deletions import deletions
 from leanmotion.ranking.importance import metrics_of, rank_importance
 from leanmotion.ranking.rounding import write_metrics

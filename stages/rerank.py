@@ -52,4 +52,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, float64=True)

@@ -7,7 +7,8 @@ from leanmotion.evaluation.selection import RoundEvidence, select
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import load_settings
-from leanmotion.pipeline.tables import read_table, write_text
+from leanmotion.pipeline.tables import read_table
+from leanmotion.pipeline.writing import write_text
 from leanmotion.ranking.rounding import evaluation_nulls, rounded_row, write_metrics
 
 FINAL = (

@@ -12,7 +12,8 @@ from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import load_settings
-from leanmotion.pipeline.tables import read_frame, write_text
+from leanmotion.pipeline.tables import read_frame
+from leanmotion.pipeline.writing import write_text
 from leanmotion.study.carry_over_page import section_of, with_section
 from leanmotion.study.plan import Budget, trials
 from leanmotion.study.results_page import figure, page
@@ -57,4 +58,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    stage.run(main, float64=True)

@@ -14,6 +14,7 @@ import torch
 from committed import embedded_project
 from filelock import FileLock
 from models import TEXT_WIDTH, make_adapter, make_unet2d, seeded, write_teacher
+from portable import LIGHT
 from surroundings import settle
 
 settle(os.environ)
@@ -43,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.name in LONGEST:
             item.add_marker("long")
+        if item.path.relative_to(Path(__file__).parent).as_posix() in LIGHT:
+            item.add_marker("light")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 

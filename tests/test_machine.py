@@ -26,7 +26,7 @@ from leanmotion.commands import estimate
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.sampler import Sampler
 from leanmotion.model.weights import locate
-from leanmotion.pipeline import stage
+from leanmotion.pipeline import platforms, stage
 from leanmotion.pipeline import terminal as summary
 from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.processes import SESSION, device, devices
@@ -51,7 +51,7 @@ def test_networks_run_on_a_gpu_where_there_is_one(gpus: int, monkeypatch: pytest
         monkeypatch.setenv(name, value)
     assert device() == ("cuda:1" if gpus else "cpu")
     # What the environment says goes before what is found.
-    for chosen in ("cpu", "cuda:1"):
+    for chosen in ("cpu", "cuda:1") if gpus else ("cpu",):
         monkeypatch.setenv("LEANMOTION_DEVICE", chosen)
         assert device() == chosen and devices() == [chosen]
 
@@ -60,12 +60,17 @@ def test_peak_memory_is_the_gpus_or_the_process_own(monkeypatch: pytest.MonkeyPa
     """In bytes: of the process Linux says KiB, macOS bytes."""
     import resource
 
-    gpu = SimpleNamespace(cuda=SimpleNamespace(max_memory_allocated=lambda: 7))
-    assert estimate._peak_bytes(gpu, "cuda:0") == 7
+    cuda, mps = SimpleNamespace(max_memory_allocated=lambda: 7), SimpleNamespace(driver_allocated_memory=lambda: 8)
+    gpu = SimpleNamespace(cuda=cuda, mps=mps)
+    assert estimate._peak_bytes(gpu, "cuda:0") == 7 and estimate._peak_bytes(gpu, "mps") == 8
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=2048))
     for system, expected in (("linux", 2048 * 1024), ("darwin", 2048)):
         monkeypatch.setattr(sys, "platform", system)
         assert estimate._peak_bytes(gpu, "cpu") == expected
+    told = SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=9))
+    monkeypatch.setattr(platforms, "WINDOWS", True)
+    monkeypatch.setattr(psutil, "Process", lambda: told)
+    assert estimate._peak_bytes(gpu, "cpu") == 9
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """What a whole run will draw, store and take, from the settings and one measured chunk."""
 
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any
 
+from leanmotion.pipeline.platforms import peak_memory
 from leanmotion.pipeline.settings import Settings
 
 FFV1_SHARE = (0.2, 0.5)
@@ -146,7 +146,6 @@ def size(value: int | float) -> str:
 def _peak_bytes(torch: Any, where: str) -> int:
     if where.startswith("cuda"):
         return int(torch.cuda.max_memory_allocated())
-    import resource
-
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if where == "mps":
+        return int(torch.mps.driver_allocated_memory())  # now: no peak is told, and what torch keeps is little less
+    return peak_memory()

@@ -12,7 +12,7 @@ from leanmotion.commands.readme_results import Results, read_results, real, untr
 from leanmotion.commands.readme_sentences import headline, measured, reading
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.numbers import percent, short
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 
 GIF, SHEET = "docs/original-and-pruned.gif", "docs/contact-sheet.png"
 TIME = "UNet call"

@@ -21,7 +21,8 @@ from leanmotion.pipeline.numbers import percent, short
 from leanmotion.pipeline.params_file import with_round
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import GRANULARITIES, checked, load_settings
-from leanmotion.pipeline.tables import read_frame, write_text
+from leanmotion.pipeline.tables import read_frame
+from leanmotion.pipeline.writing import write_text
 from leanmotion.probing.best_sets import Sets, best, candidates, front, members_of
 
 BUDGETS = ("latency", "macs", "parameters")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.writing import saying_unwritable, sync
+from leanmotion.pipeline.platforms import sync
+from leanmotion.pipeline.writing import saying_unwritable
 
 logger = logging.getLogger(__name__)
 

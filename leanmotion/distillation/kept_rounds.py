@@ -11,9 +11,10 @@ from pathlib import Path
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.platforms import sync
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.scratch import scratch_folder
-from leanmotion.pipeline.writing import sync, whole
+from leanmotion.pipeline.writing import whole
 
 _RECORD = "kept.json"
 

@@ -85,7 +85,7 @@ class ClipModel:
         images = found.image_embeds.unflatten(0, frames.shape[:2])
         alignment = cosine_similarity(images, found.text_embeds[:, None], dim=-1).mean(dim=1)
         consistency = cosine_similarity(images[:, 1:], images[:, :-1], dim=-1).mean(dim=1)
-        return torch.stack([alignment, consistency], dim=1).double().cpu().numpy()
+        return torch.stack([alignment, consistency], dim=1).cpu().double().numpy()
 
 
 def open_clip(path: str, batch: int) -> ClipModel | None:

@@ -91,8 +91,8 @@ def workflow(removed: Collection[str], judged: Mapping[str, Any]) -> dict[str, A
 def write_node(folder: Path, card: str) -> None:
     """Write the custom node with its README, as a folder for `custom_nodes/`."""
     folder.mkdir(parents=True)
-    (folder / "__init__.py").write_text(inspect.getsource(comfyui_node), encoding="utf-8")
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "__init__.py").write_text(inspect.getsource(comfyui_node), encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 
 def write_comfyui(folder: Path, removed: Collection[str], judged: Mapping[str, Any], cards: Mapping[str, str]) -> None:
@@ -106,8 +106,8 @@ def write_comfyui(folder: Path, removed: Collection[str], judged: Mapping[str, A
     """
     write_node(folder / NODE, cards["node"])
     text = json.dumps(workflow(removed, judged), indent=2) + "\n"
-    (folder / WORKFLOW).write_text(text, encoding="utf-8")
-    (folder / "README.md").write_text(cards["comfyui"], encoding="utf-8")
+    (folder / WORKFLOW).write_text(text, encoding="utf-8", newline="\n")
+    (folder / "README.md").write_text(cards["comfyui"], encoding="utf-8", newline="\n")
 
 
 def _beta_schedule(scheduler: Mapping[str, Any]) -> str:

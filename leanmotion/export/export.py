@@ -24,8 +24,8 @@ from leanmotion.model.student import Student
 from leanmotion.model.units import list_units, motion_slots, parameters
 from leanmotion.model.weights import locate
 from leanmotion.pipeline.digests import file_sha256
-from leanmotion.pipeline.tables import write_text
-from leanmotion.pipeline.writing import sync
+from leanmotion.pipeline.platforms import sync
+from leanmotion.pipeline.writing import write_text
 
 if TYPE_CHECKING:
     from diffusers import UNetMotionModel
@@ -68,8 +68,10 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         round_motion(unet, _inputs(samplers, unet))
         cast_motion(unet, torch.float16)
     try:
-        save_pruned(unet, partial / "pruned", evidence=evidence, card=cards["pruned"], judged=judged)
-        save_portable(unet, partial / "portable", card=cards["portable"])
+        save_pruned(unet, partial / "pruned", evidence=evidence, judged=judged)
+        save_portable(unet, partial / "portable")
+        for form in ("pruned", "portable"):
+            _write_card(partial / form, cards[form])
         _write_original(samplers, unet, partial / "original", cards["original"])
         if comfyui:
             write_comfyui(partial / "comfyui", student.removed, judged, cards)
@@ -96,7 +98,11 @@ def _write_original(samplers: Samplers, unet: "UNetMotionModel", folder: Path, c
     positions = holds_positions(locate(samplers.settings.teacher.adapter, role="adapter"))
     for name, silent in ((MOTION_FILE, True), ("motion_module.ckpt", True), ("motion_module_small.ckpt", False)):
         write_original(unet, folder / name, positions=positions, silent=silent)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    _write_card(folder, card)
+
+
+def _write_card(folder: Path, card: str) -> None:
+    (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 
 def check_place(out: Path) -> None:

@@ -30,9 +30,10 @@ from leanmotion.model.motion_state import (
 from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.pipeline.alignment import align
 from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.platforms import sync
 from leanmotion.pipeline.records import DIGEST, record_digest
 from leanmotion.pipeline.setting_address import added
-from leanmotion.pipeline.writing import saying_unwritable, sync
+from leanmotion.pipeline.writing import saying_unwritable
 
 if TYPE_CHECKING:
     from diffusers import AnimateDiffPipeline, UNetMotionModel
@@ -99,7 +100,8 @@ def save_portable(unet: nn.Module, folder: PathLike, *, card: str | None = None)
         tensors = portable_tensors(full_motion_state(unet))
         save_file(tensors, place / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
         # No diffusers version: the bytes depend on the weights alone.
-        (place / "config.json").write_text(_json({"_class_name": "MotionAdapter", **motion_config(unet)}))
+        config = _json({"_class_name": "MotionAdapter", **motion_config(unet)})
+        (place / "config.json").write_text(config, encoding="utf-8", newline="\n")
 
     return _write_folder(folder, write, card)
 

@@ -203,7 +203,7 @@ def load_base(base: str, torch_dtype: torch.dtype | None, options: dict[str, Any
         LeanmotionError: it does not load, or holds motion modules of its own.
     """
     unet_config = Path(base) / "unet" / "config.json"
-    if unet_config.is_file() and "UNetMotionModel" in unet_config.read_text():
+    if unet_config.is_file() and "UNetMotionModel" in unet_config.read_text(encoding="utf-8"):
         # diffusers takes an adapter for such a folder without a word and samples with the weights in the folder.
         raise LeanmotionError(
             f"base {base}: its unet is a UNetMotionModel, with motion modules of its own: "

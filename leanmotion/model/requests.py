@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from leanmotion.pipeline.tables import read_frame
-
 
 @dataclass(frozen=True)
 class Request:
@@ -41,6 +39,8 @@ class Variant:
 
 def requests_of(prompts: Path, split: str, seeds: str) -> list[Request]:
     """A split's requests in order, with seeds `a` or `b`, from the folder of prompt tables."""
+    from leanmotion.pipeline.tables import read_frame  # not at the top: drawing by hand needs no tables
+
     rows = read_frame(prompts / f"{split}.parquet", "prompts")
     return [
         Request(prompt, negative, int(seed))

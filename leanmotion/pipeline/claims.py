@@ -1,12 +1,13 @@
 """Who is at work on what: claims that processes on any number of machines see, and that none leaves behind."""
 
-import errno
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from leanmotion.pipeline.platforms import lock_byte, unlock_byte
 
 _GUARD = threading.Lock()
 _OPEN: dict[tuple[int, Path], "_File"] = {}
@@ -38,7 +39,7 @@ class Claims:
             if place in file.places:
                 return False
             try:
-                granted = _locked(file.handle, place)
+                granted = lock_byte(file.handle, place)
             except BaseException:
                 file.close_if_unused()
                 raise
@@ -54,7 +55,7 @@ class Claims:
         with _GUARD:
             file = _OPEN[self._key]
             file.places.remove(_place(name))
-            _unlock(file.handle, _place(name))
+            unlock_byte(file.handle, _place(name))
             if not file.places:
                 del _OPEN[self._key]
                 file.close_if_unused()
@@ -86,41 +87,3 @@ class _File:
 def _place(name: str) -> int:
     """60 bits of the name: file offsets are signed 64-bit. Two names that meet there wait for one another."""
     return int(name[:15], 16)
-
-
-try:
-    import fcntl
-
-    def _locked(handle: IO[bytes], place: int) -> bool:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except OSError as error:
-            if error.errno in {errno.EACCES, errno.EAGAIN}:
-                return False
-            if error.errno not in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}:
-                raise
-        return True
-
-    def _unlock(handle: IO[bytes], place: int) -> None:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_UN, 1, place)
-        except OSError as error:
-            if error.errno not in {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}:
-                raise
-
-except ImportError:  # Windows
-    import msvcrt
-
-    def _locked(handle: IO[bytes], place: int) -> bool:
-        handle.seek(place)
-        try:
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
-        except OSError as error:
-            if error.errno not in {errno.EACCES, errno.EDEADLK}:
-                raise
-            return False
-        return True
-
-    def _unlock(handle: IO[bytes], place: int) -> None:
-        handle.seek(place)
-        msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]

@@ -5,11 +5,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.platforms import is_program
 
 
 def ask(root: Path, *arguments: str) -> str:
@@ -17,8 +19,11 @@ def ask(root: Path, *arguments: str) -> str:
 
     Raises:
         LeanmotionError: not a DVC project, or DVC cannot read it.
+        ModuleNotFoundError: DVC is not installed.
     """
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True)
+    if find_spec("dvc") is None:  # said here: the process that is started would only end
+        raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
+    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, encoding="utf-8")
     if done.returncode:
         said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
         raise LeanmotionError(f"dvc {arguments[0]}: {said[0].rstrip(':') if said else 'failed'}")
@@ -53,7 +58,7 @@ def cache_folder(place: Path) -> Path | None:
 def is_dvc(process: psutil.Process) -> bool:
     """Whether a process is a `dvc` command."""
     try:
-        return any(Path(word).name == "dvc" for word in process.cmdline()[:3])
+        return any(is_program(word, "dvc") for word in process.cmdline()[:3])
     except psutil.Error:
         return False
 
@@ -84,7 +89,7 @@ def running_command() -> list[str] | None:
     for process in psutil.Process().parents():
         if is_dvc(process):
             words = process.cmdline()
-            return words[next(i for i, word in enumerate(words) if Path(word).name == "dvc") + 1 :]
+            return words[next(i for i, word in enumerate(words) if is_program(word, "dvc")) + 1 :]
     return None
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.platforms import own_group
 from leanmotion.pipeline.processes import SESSION, when_orphaned
 
 CONFIG = "LEANMOTION_ACCELERATE_CONFIG"
@@ -59,9 +60,9 @@ def launch(config: Path, folder: Path) -> int:
                 "-m",
                 "leanmotion.pipeline.launch",
             ]
-            launcher = subprocess.Popen(
+            launcher: subprocess.Popen[bytes] = subprocess.Popen(  # pyright: ignore[reportAssignmentType]
                 [*command, *sys.argv], env=_environment(config, Path(session)), stdin=subprocess.DEVNULL, stderr=log,
-                process_group=0,
+                **own_group(),
             )  # fmt: skip
         with _ended(launcher):
             code = _listen(launcher, Path(session))

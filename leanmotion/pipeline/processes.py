@@ -15,10 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from leanmotion.errors import LeanmotionError
 
 SESSION = "LEANMOTION_SESSION"
 """Names the folder that ranks and the process that launched them share."""
+
+DEVICE = "LEANMOTION_DEVICE"
+"""Says where networks run."""
 
 _PATIENCE = timedelta(days=7)
 """How long a rank waits for the others: a dead one is torchrun's to notice, a slow one is no fault."""
@@ -121,21 +126,50 @@ def is_main() -> bool:
 def device() -> str:
     """Where networks run: `$LEANMOTION_DEVICE`, else a GPU where there is one, of several ranks each its own.
 
-    Never part of a cached result.
+    `mps`, an Apple GPU, is taken where the environment names it. Never part of a cached result.
+
+    Raises:
+        LeanmotionError: `$LEANMOTION_DEVICE` names what is not here.
     """
     import torch
 
-    chosen = os.environ.get("LEANMOTION_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = _named_device() or ("cuda" if torch.cuda.is_available() else "cpu")
     return f"cuda:{os.environ['LOCAL_RANK']}" if chosen == "cuda" and is_rank() else chosen
 
 
 def devices() -> list[str]:
-    """All devices that one process each can use: `$LEANMOTION_DEVICE`, else every GPU in sight, else the CPU."""
+    """All devices that one process each can use: `$LEANMOTION_DEVICE`, else every GPU in sight, else the CPU.
+
+    Raises:
+        LeanmotionError: as `device`.
+    """
     import torch
 
-    if chosen := os.environ.get("LEANMOTION_DEVICE"):
+    if chosen := _named_device():
         return [chosen]
     return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def compute_in_float64(stage: str) -> None:
+    """Have a stage that sums in float64 where its networks are run on the CPU instead of an Apple GPU, and say so."""
+    if _named_device() == "mps":
+        print(f"{stage}: on the CPU, as mps has no float64", file=sys.stderr)
+        os.environ[DEVICE] = "cpu"
+
+
+def _named_device() -> str:
+    import torch
+
+    if not (chosen := os.environ.get(DEVICE, "")):
+        return ""
+    try:
+        kind = torch.device(chosen).type
+    except RuntimeError:
+        raise LeanmotionError(f"{DEVICE} is {chosen!r}: say cpu, cuda, cuda:1 or mps, or unset it") from None
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if kind in there and not there[kind]():
+        raise LeanmotionError(f"{DEVICE} is {chosen!r}, and torch finds no such device here: say cpu, or unset it")
+    return "mps" if kind == "mps" else chosen  # one machine has one
 
 
 def join() -> None:
@@ -167,7 +201,7 @@ def tell(line: str) -> None:
     try:
         place = Path(os.environ[SESSION]) / f"error-{os.environ['RANK']}"
         partial = place.with_suffix(".partial")
-        partial.write_text(line, encoding="utf-8")
+        partial.write_text(line, encoding="utf-8", newline="\n")
         partial.replace(place)
     except OSError:
         print(f"error: {line}", file=sys.stderr)
@@ -175,10 +209,12 @@ def tell(line: str) -> None:
 
 def when_orphaned(act: Callable[[], None]) -> None:
     """Act, in a thread of its own, once the process that started this one is gone."""
-    parent = os.getppid()
+    number = os.getppid()
+    parent = psutil.Process().parent()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        # Where another process adopts orphans the number changes; Windows keeps it, and its process is gone.
+        while os.getppid() == number and (parent is None or parent.is_running()):
             time.sleep(0.5)
         act()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 
 DIGEST = "digest"
 

@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from leanmotion.errors import LeanmotionError, shortened
 from leanmotion.pipeline import launch, processes
 from leanmotion.pipeline.dvc import is_dvc
+from leanmotion.pipeline.extra import needed
+from leanmotion.pipeline.platforms import never_refuse_letters
 from leanmotion.pipeline.scratch import scratch_folder
 
 # As torch's compiler says it for CPUs, and Triton for GPUs.
@@ -28,26 +30,33 @@ _NO_COMPILER = ("No working C++ compiler found", "Failed to find C compiler")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
-def run(main: Callable[..., Any], *, spread: bool = False) -> None:
-    """Run a stage's `main` as a Typer command; `spread`: on many processes, where the environment says so.
+def run(main: Callable[..., Any], *, spread: bool = False, float64: bool = False) -> None:
+    """Run a stage's `main` as a Typer command.
+
+    `spread`: on many processes, where the environment says so. `float64`: on no device that has none.
 
     Exit codes: 0 done; 2 a `LeanmotionError`, said in one line on stderr; 130 interrupted, finished work is kept.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(guarded(main, spread=spread))
+    app.command()(guarded(main, spread=spread, float64=float64))
     app()
 
 
-def guarded(main: Callable[..., Any], *, alone: bool = True, spread: bool = False) -> Callable[..., Any]:
+def guarded(
+    main: Callable[..., Any], *, alone: bool = True, spread: bool = False, float64: bool = False
+) -> Callable[..., Any]:
     """`main` with its errors said in one line.
 
-    `alone`: under the lock of its very command. `spread`: as ranks, where the environment says so.
+    `alone`: under the lock of its very command. `spread`, `float64`: as in `run`.
     """
 
     @functools.wraps(main)
     def stage(*args: Any, **kwargs: Any) -> None:
+        never_refuse_letters()
         quiet_libraries()
         try:
+            if float64:
+                processes.compute_in_float64(Path(sys.argv[0]).stem)
             if processes.is_rank():
                 processes.join()
                 main(*args, **kwargs)
@@ -68,6 +77,11 @@ def guarded(main: Callable[..., Any], *, alone: bool = True, spread: bool = Fals
                 raise
             place = error.filename or f"a file of {Path.cwd()}, or of the system's temporary folder"
             line = f"{place}: {error.strerror}: mend that (space, rights, name), then run again"
+            raise SystemExit(_said(line)) from None
+        except ModuleNotFoundError as error:
+            words = [Path(sys.argv[0]).stem, *(word for word in sys.argv[1:2] if word[:1] != "-")]
+            if (line := needed(error, " ".join(words))) is None:
+                raise
             raise SystemExit(_said(line)) from None
         except MemoryError:
             line = "out of memory: lower sampling.chunk, distillation.batch or extractor.batch, or free some"

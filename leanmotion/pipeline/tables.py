@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.platforms import rename, sync
 from leanmotion.pipeline.schemas import SCHEMAS
-from leanmotion.pipeline.writing import partial_of, sweep_partials, sync, unwritable, whole
+from leanmotion.pipeline.writing import partial_of, sweep_partials, unwritable, whole
 
 Rows = Sequence[Mapping[str, Any]] | pd.DataFrame | pa.Table
 
@@ -87,7 +88,7 @@ class TableWriter:
                 os.fsync(self._file.fileno())
             self._file.close()
             if error is None:
-                self._partial.replace(self.path)
+                rename(self._partial, self.path)
                 sync(self.path.parent)
         except OSError as problem:
             raise _unwritable(self.path, problem) from problem
@@ -166,12 +167,6 @@ def artefact_of(path: str | Path) -> str:
 def table_meta(table: pa.Table) -> dict[str, str]:
     """The strings written beside a table read by `read_table`."""
     return {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a small text or JSON file atomically and flush it to disk."""
-    with whole(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(text)
 
 
 def copy_table(source: str | Path, out: str | Path, artefact: str) -> None:

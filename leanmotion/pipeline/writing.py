@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.platforms import rename, sync
 
 
 def partial_of(path: Path) -> Path:
@@ -27,17 +28,8 @@ def sweep_partials(path: Path) -> None:
 def commit(partial: Path, path: Path) -> None:
     """Flush a closed partial file to disk, then give it its name."""
     sync(partial)
-    partial.replace(path)
+    rename(partial, path)
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush a file's content, or a folder's list of names, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -60,6 +52,12 @@ def whole(path: str | Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):  # said already, or renamed
                 _remove(partial)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small text or JSON file atomically and flush it to disk: the same bytes on every system."""
+    with whole(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
 
 
 @contextmanager

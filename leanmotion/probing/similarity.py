@@ -29,7 +29,7 @@ class Moments:
 
     def add(self, values: Tensor) -> None:
         """Adds every element of a tensor of any shape; sums are kept in float64."""
-        wide = values.double()
+        wide = _with_float64(values).double()
         self.count += values.numel()
         self.total = self.total + wide.sum()
         self.squares = self.squares + wide.square().sum()
@@ -58,7 +58,7 @@ def token_cosines(before: Tensor, after: Tensor, dim: int) -> Tensor:
     sum, or a root that is an ulp off (vector libraries round roots as they like), is far below what rounding to float32
     shows. So an unchanged token gives exactly 1 and a negated one exactly -1, on any processor.
     """
-    x, y = before.detach().float(), after.detach().float()
+    x, y = (_with_float64(values.detach().float()) for values in (before, after))
     product, xx, yy = ((a * b).sum(dim, dtype=torch.float64) for a, b in ((x, y), (x, x), (y, y)))
     scale = (xx * yy).sqrt()
     return torch.where(scale > 0, product / scale, torch.zeros_like(scale)).float()
@@ -147,6 +147,11 @@ class SimilarityRecorder:
                 seen.residual.add(token_cosines(before, before + output.detach(), dim))
 
         return hook
+
+
+def _with_float64(values: Tensor) -> Tensor:
+    """The same numbers where float64 is: Apple's GPUs have none."""
+    return values.cpu() if values.device.type == "mps" else values
 
 
 def measure_similarity(

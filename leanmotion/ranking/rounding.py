@@ -45,7 +45,7 @@ from typing import Any
 
 import pandas as pd
 
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 
 UNIT = 1.0
 """The null of a cosine and of an excess."""

@@ -7,7 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import Settings
-from leanmotion.pipeline.tables import write_text
+from leanmotion.pipeline.writing import write_text
 from leanmotion.report.artefacts import BASE, Artefacts, Frame, read_artefacts
 from leanmotion.report.sections import (
     carry_over,

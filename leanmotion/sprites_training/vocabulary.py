@@ -36,11 +36,11 @@ def new_tokenizer(captions: Iterable[str], recipe: Recipe) -> CLIPTokenizer:
     """A tokenizer under which every word of the captions is one token."""
     vocabulary, merges = byte_pairs(word for caption in captions for word in caption.split())
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary))
+        (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8", newline="\n")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
-        (Path(folder) / "merges.txt").write_text("\n".join(lines) + "\n")
+        (Path(folder) / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": recipe.text_length}
-        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config))
+        (Path(folder) / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8", newline="\n")
         return CLIPTokenizer.from_pretrained(folder)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import signal
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from tiny import BLOCKS, tiny_params, tiny_settings
 from typer.testing import CliRunner
+from windows_locks import msvcrt
 
 from leanmotion.commands import sweep
 from leanmotion.commands.cli import app
@@ -27,6 +29,7 @@ from leanmotion.model.requests import Request, Variant
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import load_pipeline
+from leanmotion.pipeline import platforms
 from leanmotion.pipeline.claims import Claims
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import write_record
@@ -100,7 +103,15 @@ def store(tmp_path, monkeypatch) -> ChunkStore:
     return ChunkStore()
 
 
-def test_a_claim_excludes_other_processes_and_other_names_are_free(tmp_path) -> None:
+@pytest.fixture(params=["posix", "windows"])
+def system(request, monkeypatch) -> str:
+    """The locks of both, Windows' made of those that are here."""
+    monkeypatch.setattr(platforms, "WINDOWS", request.param == "windows")
+    monkeypatch.setitem(sys.modules, "msvcrt", msvcrt())
+    return request.param
+
+
+def test_a_claim_excludes_other_processes_and_other_names_are_free(tmp_path, system) -> None:
     claims = Claims(tmp_path / "folder" / "claims")
 
     def other(name: str) -> int:
@@ -115,7 +126,7 @@ def test_a_claim_excludes_other_processes_and_other_names_are_free(tmp_path) -> 
     assert other(NAME) == 10
 
 
-def test_a_process_holds_several_claims_and_gives_each_back_alone(tmp_path) -> None:
+def test_a_process_holds_several_claims_and_gives_each_back_alone(tmp_path, system) -> None:
     """Closing any handle of a file frees all POSIX locks of a process: giving one claim back must not close one."""
     claims, names = Claims(tmp_path / "claims"), ["ab" * 32, "cd" * 32]
 
@@ -137,7 +148,7 @@ def test_a_process_holds_several_claims_and_gives_each_back_alone(tmp_path) -> N
     assert free_elsewhere() == [True, True]
 
 
-def test_a_killed_holder_leaves_no_claim(tmp_path) -> None:
+def test_a_killed_holder_leaves_no_claim(tmp_path, system) -> None:
     claims = Claims(tmp_path / "claims")
 
     def hold_for_ever() -> None:

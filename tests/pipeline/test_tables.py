@@ -24,8 +24,8 @@ from leanmotion.pipeline.tables import (
     stream_table,
     table_meta,
     write_table,
-    write_text,
 )
+from leanmotion.pipeline.writing import write_text
 
 
 def rows(count: int, seed: int = 0) -> list[dict]:
