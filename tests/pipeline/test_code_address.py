@@ -312,10 +312,12 @@ def reached(*roots) -> set[Path]:
 
 
 NOT_DRAWING = {
+    "model/compiling.py": "under `torch_compile` its code is in the address (model/sampling_address.py)",
     "model/judged_sampling.py": "how an export was judged; students are drawn by the settings",
     "model/motion_norm.py": "under `frame` it is in the digest that stands for the teacher (model/teacher.py)",
     "model/pruned_pipeline.py": "the pipeline that users load; students are drawn with the stock one",
     "model/requests.py": "requests are in the address themselves; Variant, which is reached, stands there too",
+    "model/sampling_address.py": "the settings of sampling as addresses have them",
     "model/student.py": "finds and verifies a student's folder; its weights and removed units are in the address",
     "model/whole_saving.py": "what diffusers' own saving writes; no student is saved so",
     "videos/listing.py": "says what was drawn, to the terminal",
