@@ -58,8 +58,11 @@ def compile_modules(unet: nn.Module, backend: str = "inductor") -> None:
     # Else what is beyond the limit would run uncompiled without a word, and give other bits.
     limits.fail_on_recompile_limit_hit = True
     for module in unet.modules():
-        if type(module).__name__ in REPEATED and "forward" not in module.__dict__:
+        if type(module).__name__ not in REPEATED:
+            continue
+        if "forward" not in module.__dict__:
             module.forward = CompiledForward(module, backend)
+        if isinstance(module.forward, CompiledForward):
             for part in module.modules():  # `compile_blocks` was here: where the whole runs uncompiled, all of it does
                 part._compiled_call_impl = None
 

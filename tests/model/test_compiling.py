@@ -142,6 +142,7 @@ def test_a_sampler_draws_the_same_compiled(teacher_folder: Any) -> None:
     pipeline = load_pipeline(tiny_settings(teacher_folder(levels=2, layers=1)).teacher)
     plain = Sampler(pipeline, tiny_settings().sampling)(REQUESTS)
     compiled = Sampler(pipeline, tiny_settings(sampling={"torch_compile": True}).sampling)
+    Sampler(pipeline, compiled.settings)
     assert np.array_equal(compiled(REQUESTS), plain)
     assert all(m._compiled_call_impl is None for m in pipeline.unet.modules())
     with without_units(pipeline.unet, ["mid_0"]):
