@@ -3,7 +3,7 @@
 from typing import Any
 
 from leanmotion.pipeline.code_address import code_address
-from leanmotion.pipeline.setting_address import addressed
+from leanmotion.pipeline.setting_address import added, addressed
 from leanmotion.pipeline.settings import Sampling
 
 COMPILING = "leanmotion.model.compiling:compile_modules"
@@ -11,5 +11,7 @@ COMPILING = "leanmotion.model.compiling:compile_modules"
 
 def sampling_address(sampling: Sampling) -> dict[str, Any]:
     """All settings by name; compiled, with the address of the code that says what is: no other address holds it."""
-    compiled = {"torch_compile": code_address(COMPILING)} if sampling.torch_compile else {}
-    return {**addressed(sampling), **compiled}
+    found = addressed(sampling)
+    if added(sampling.torch_compile):
+        found["torch_compile"] = code_address(COMPILING)
+    return found
