@@ -104,8 +104,9 @@ def test_an_edit_of_any_setting_reruns_what_reads_it(clone: Clone, reads: dict[s
         missed = {stage for stage in readers - again if name not in RECORDED or RECORD not in stages[stage].files}
         assert readers and not missed, f"{name}: {missed} would answer with old data"
         assert again == covering(stages, name) | {stage for stage in stages if stages[stage] != before[stage]}
-    # A first round can start from nothing else than the teacher; four prompts are the least, and all that there are.
-    assert fixed == {"rounds.r2.from", "influence.prompts"}
+    # A first round can start from nothing else than the teacher; four prompts are the least, and all that there are; so
+    # are two sets.
+    assert fixed == {"rounds.r2.from", "influence.prompts", "prompts.confirm_other_norm"}
     assert stages_of(clone.folder) == before
 
 

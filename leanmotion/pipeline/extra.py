@@ -1,6 +1,6 @@
 """Packages that only the pipeline needs: the extra `leanmotion[pipeline]`, and the line where they are missing."""
 
-PACKAGES = ("av", "dvc", "matplotlib", "pandas", "pyarrow", "scipy")
+PACKAGES = ("av", "dvc", "matplotlib", "networkx", "pandas", "pyarrow", "scipy")
 """As they are imported. Loading a pruned adapter and drawing with it needs none."""
 
 

@@ -158,10 +158,10 @@ def compute_in_float64(stage: str) -> None:
 
 
 def _named_device() -> str:
-    import torch
-
     if not (chosen := os.environ.get(DEVICE, "")):
         return ""
+    import torch
+
     try:
         kind = torch.device(chosen).type
     except RuntimeError:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from committed import embedded_project
 from tiny import tiny_settings
 from torch._dynamo.utils import counters
@@ -191,12 +192,14 @@ def test_no_compiler_is_one_line_before_any_work(
 ) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "g++"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, str(tmp_path / "g++")))
-    with pytest.raises(LeanmotionError, match=r"sampling.torch_compile is true, and there is no compiler: install one"):
-        compile_modules(call[0])
     settings = tiny_settings(teacher_folder(levels=2, layers=1), sampling={"torch_compile": True})
-    with pytest.raises(LeanmotionError, match="there is no compiler"):
-        next(refusal for refusal in REFUSALS if refusal.by is check_compiler).check(Opened(settings))
+    line = r"sampling.torch_compile is true, and there is no compiler: install one"
+    refusal = next(refusal for refusal in REFUSALS if refusal.by is check_compiler)
+    with torch._inductor.config.patch({"cpp.cxx": (None, str(tmp_path / "g++"))}):
+        with pytest.raises(LeanmotionError, match=line):
+            compile_modules(call[0])
+        with pytest.raises(LeanmotionError, match=line):
+            refusal.check(Opened(settings))
 
 
 @pytest.mark.skipif(
