@@ -152,16 +152,17 @@ def devices() -> list[str]:
 
 def compute_in_float64(stage: str) -> None:
     """Have a stage that sums in float64 where its networks are run on the CPU instead of an Apple GPU, and say so."""
-    if _named_device() == "mps":
+    # The word first: to ask for the device imports torch, which takes seconds.
+    if os.environ.get(DEVICE, "").startswith("mps") and _named_device() == "mps":
         print(f"{stage}: on the CPU, as mps has no float64", file=sys.stderr)
         os.environ[DEVICE] = "cpu"
 
 
 def _named_device() -> str:
-    if not (chosen := os.environ.get(DEVICE, "")):
-        return ""
     import torch
 
+    if not (chosen := os.environ.get(DEVICE, "")):
+        return ""
     try:
         kind = torch.device(chosen).type
     except RuntimeError:
