@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from committed import ROOT
-from portable import LIGHT, others_than_light, of_one_system
+from portable import LIGHT, of_one_system, others_than_light
 from tiny import tiny_settings
 
 import leanmotion

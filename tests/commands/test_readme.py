@@ -187,8 +187,8 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     other = {f"other_norm_excess{end}": value for end, value in ends.items()}
     said = blocks(confirm(run, tmp_path / "other", other_norm_sets=2, other_norm_null=10.25, **other))
     assert (
-        "With motion normalised frame by frame, as in ComfyUI, in both models, the excess is 104% (50% to 200%; 2 sets, "
-        "where other seeds are at 10.2)." in said["reading"]
+        "With motion normalised frame by frame, as in ComfyUI, in both models, the excess is 104% (50% to 200%; "
+        "2 sets, where other seeds are at 10.2)." in said["reading"]
     )
     timed = blocks(alone, {"base": 0.08, "r2": 0.06})["results"]
     assert "the model needs 75% of the time for a UNet call, and draws clips" in timed

@@ -46,5 +46,5 @@ def test_presets_write_all_that_is_named(path: Path, tmp_path: Path) -> None:
 
 
 def test_without_a_dvc_yaml(tmp_path: Path) -> None:
-    with pytest.raises(LeanmotionError, match="dvc.yaml: not readable"):
+    with pytest.raises(LeanmotionError, match=r"dvc\.yaml: not readable"):
         refuse_unwritten(ROOT / "presets/animatediff-v3.yaml", tmp_path / "dvc.yaml")
