@@ -48,6 +48,7 @@ def main(
     extractor, rows = open_extractor(settings), []
     meta = {
         "round": student.round,
+        "student_weights": student.weights,
         "split": SPLIT,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,

@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from committed import embedded_project
 from filelock import FileLock
 from models import TEXT_WIDTH, make_adapter, make_unet2d, seeded, write_teacher
-from portable import LIGHT
+from portable import LIGHT, others_than_light
 from surroundings import settle
 
 settle(os.environ)
@@ -34,6 +35,9 @@ torch.set_num_threads(THREADS)
 if forced := os.environ.get("LEANMOTION_TEST_LOW_PRECISION"):
     torch.cpu.get_capabilities = lambda: {"amx_bf16": forced == "on"}
 
+
+# Others import what only POSIX has, and would stop the light ones before the first.
+collect_ignore = [] if find_spec("fcntl") else sorted(others_than_light(Path(__file__).parent))
 
 LONGEST = ("test_pipeline.py", "test_kills.py", "test_by_hand.py", "test_stages.py")
 """Files that take minutes."""

@@ -246,7 +246,7 @@ class Run:
             )  # fmt: skip
         self.table("confirm", "confirm", rows)
 
-    def carry_over(self, further: int, teacher: str = "f" * 64) -> None:
+    def carry_over(self, further: int, teacher: str = "f" * 64, weights: str = "a" * 64) -> None:
         """As `make carry-over` leaves it: four conditions; so many are further than another seed of the original."""
         rows = []
         for i, name in enumerate(["as judged", "another base", "16 frames, and longer", HOSTILE[1]]):
@@ -256,7 +256,8 @@ class Run:
                 {"condition": name, "frames": 8, "steps": 6, "scheduler": "euler", "removed": 2, "videos": CLIPS,
                  "null": 3.0, **excess, **self.three("fvd", 1.0), **self.three("paired", 1.0)}
             )  # fmt: skip
-        write_table(self.carried_over, "carry_over", rows, meta={"teacher_sha256": teacher, "round": "r2"})
+        meta = {"teacher_sha256": teacher, "round": "r2", "student_weights": weights}
+        write_table(self.carried_over, "carry_over", rows, meta=meta)
 
     def _videos(self) -> None:
         across = np.arange(SIDE)

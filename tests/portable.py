@@ -14,6 +14,12 @@ LIGHT = (
 )  # fmt: skip
 """Files that run on Linux, macOS and Windows: loading, drawing, reading and writing, the wheel. `pytest -m light`."""
 
+
+def others_than_light(tests: Path) -> set[str]:
+    """All other files of tests, as pytest wants them in `collect_ignore`."""
+    return {path.relative_to(tests).as_posix() for path in tests.rglob("test_*.py")} - {*LIGHT}
+
+
 _MODULES = {"fcntl", "resource", "termios", "tty", "pty", "pwd", "grp", "syslog", "msvcrt", "winreg", "winsound"}
 _OF_OS = {
     "chown", "confstr", "eventfd", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid", "getgid", "getgroups",

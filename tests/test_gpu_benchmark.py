@@ -34,6 +34,8 @@ def test_all_parts_at_small_widths(
         float(rows["grey levels apart on average, 2 steps"]) < 0.1
     )  # ours and the stock pipeline's: float32, same noise
     assert float(rows["compiled: largest difference"]) == 0
+    theirs = "stock pipeline, 2 steps, one at a time"
+    assert rows[f"compiled: {theirs}"] == rows[theirs]
     for name in ("matrix product", "UNet call at batch 2", "not drawing, 2 steps", "a checkpoint is written after"):
         assert float(rows[name]) >= 0, name
     assert sum(name.startswith("saved without: ") for name in rows) == 21 + 3
@@ -45,6 +47,9 @@ def test_parts_are_known_by_name_and_time_can_end(gpu: Any, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         gpu.main(["--parts", "rate,call"])
     assert "no such part: call" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gpu.main(["--parts", "compiled,rate"])
+    assert "compiled is the last part" in capsys.readouterr().err
     gpu.main(["--small", "--parts", "rate", "--seconds", "0"])
     assert "rate: no time left" in capsys.readouterr().out
 

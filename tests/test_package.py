@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from committed import ROOT
-from portable import LIGHT, of_one_system
+from portable import LIGHT, of_one_system, others_than_light
 from tiny import tiny_settings
 
 import leanmotion
@@ -215,8 +215,10 @@ def test_light_tests_are_run_on_three_systems_and_take_what_all_have() -> None:
         "windows",
     ]
     assert jobs["light"]["steps"][-1]["run"] == 'python -m pytest -m "light and not long"'
-    for name in LIGHT:
-        assert not list(of_one_system(ROOT / "tests" / name))
+    others = others_than_light(ROOT / "tests")
+    assert "pipeline/test_launch.py" in others and not others & {*LIGHT}
+    for name in (*LIGHT, "conftest.py"):
+        assert (ROOT / "tests" / name).is_file() and not list(of_one_system(ROOT / "tests" / name))
 
 
 @pytest.mark.long

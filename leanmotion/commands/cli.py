@@ -49,11 +49,11 @@ def check(
     from leanmotion.checking.refusals import refuse
     from leanmotion.checking.remarks import remarks
     from leanmotion.commands import estimate
-    from leanmotion.commands.plan import check_flow
+    from leanmotion.pipeline.params_file import refuse_unwritten
     from leanmotion.pipeline.settings import load_settings
 
     settings = load_settings(params)
-    stages = check_flow(settings)
+    stages = refuse_unwritten(params)
     opened = refuse(settings)
     prompts, extractor, files = opened.prompts, opened.extractor, opened.files.values()
     clips = sum(settings.split_counts.values()) + settings.prompts.confirm * settings.prompts.select

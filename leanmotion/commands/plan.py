@@ -8,9 +8,7 @@ from typing import Any
 
 import yaml
 
-from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.dvc import ask, edges
-from leanmotion.pipeline.settings import Settings
 
 _STATES = {"deleted": "missing", "not in cache": "not here"}
 
@@ -41,24 +39,6 @@ def plan(root: Path = Path()) -> Plan:
     # What always writes the same, such as `check`, reruns nothing behind it.
     moving = [stage for stage in changed if not stages.get(stage, {}).get("meta", {}).get("constant")]
     return Plan(changed, [stage for stage in _behind(moving, graph) if stage not in changed], frozen)
-
-
-def check_flow(settings: Settings, root: Path = Path()) -> int:
-    """Check the settings against the stages of dvc.yaml; returns how many stages (of a family: one) there are.
-
-    Raises:
-        LeanmotionError: no dvc.yaml, or a stage that reads a section which the settings lack.
-    """
-    try:
-        stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise LeanmotionError(f"dvc.yaml: not readable ({type(error).__name__}): run in the project's folder") from None
-    sections = settings.model_dump(by_alias=True)
-    for name, stage in stages.items():
-        for wanted in stage.get("do", stage).get("params", []):
-            if isinstance(wanted, str) and wanted.split(".")[0] not in sections:
-                raise LeanmotionError(f"dvc.yaml: stage {name} reads {wanted}, which params.yaml does not hold")
-    return len(stages)
 
 
 def reasons(entries: Iterable[Any]) -> list[str]:

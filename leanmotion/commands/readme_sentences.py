@@ -12,13 +12,14 @@ def headline(found: Results, seconds: Mapping[str, float]) -> list[str]:
     new = found.confirmed
     if not new or not new["removed"]:
         return []
-    excess, low, high = (f"{new[f'excess{end}']:.0%}" for end in ("", "_low", "_high"))
+    low, high = (f"{new[f'excess{end}']:.0%}" for end in ("_low", "_high"))
+    excess = f"{abs(new['excess']):.0%} {'further from' if new['excess'] >= 0 else 'nearer to'}"
     interval, total = f"{found.settings.evaluation.interval:.0%}", len(found.settings.teacher.blocks)
     taken, whole = seconds.get(found.shown), seconds.get("base")
     time = "" if not taken or not whole else f"needs {taken / whole:.0%} of the time for a UNet call, and "
     said = [
         f"**Without {new['removed']} of its {total} motion blocks the model {time}draws clips that are {excess} "
-        f"further from the original's than other seeds of the original are ({interval} interval: {low} to {high}).** "
+        f"the original's than other seeds of the original are ({interval} interval: {low} to {high}).** "
         f"The distance is FVD: {short(new['fvd_cross'])}, where other seeds are at {short(new['null'])}."
     ]
     if "motion_accuracy" in new:
@@ -53,7 +54,10 @@ def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
     if found.settings.teacher.motion_norm == "frame":
         where = "over all frames, as in stock diffusers"
     excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
-    return [f"With motion normalised {where}, the excess is {excess} ({low} to {high}; {new['other_norm_sets']} sets)."]
+    return [
+        f"With motion normalised {where}, in both models, the excess is {excess} ({low} to {high}; "
+        f"{new['other_norm_sets']} sets, where other seeds are at {short(new['other_norm_null'])})."
+    ]
 
 
 def reading(found: Results) -> list[str]:

@@ -37,8 +37,10 @@ class Saved:
 def lean(pipeline: Any, adapter: str | os.PathLike[str] | None = None) -> Saved:
     """Remove, in place, what computes nothing in the motion modules of any pipeline that holds a `UNetMotionModel`.
 
-    It draws the same clips. Call it once adapter and LoRAs are loaded, before anything is offloaded or compiled. The
-    pipeline then saves the full shape, and where it is one of diffusers' AnimateDiff pipelines it takes FreeNoise.
+    It draws the same clips; where the folder's norm is another than the pipeline's, those that were judged. Call it
+    once adapter and LoRAs are loaded, before anything is offloaded or compiled. The pipeline then saves the full shape
+    (under the norm `frame` that is refused: `save_pruned`), and where it is one of diffusers' AnimateDiff pipelines it
+    takes FreeNoise.
 
     Args:
         pipeline: with the portable or the original form of an adapter.

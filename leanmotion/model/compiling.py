@@ -12,6 +12,7 @@ from torch import nn
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.removal import LeanTransformerBlock, Skip
+from leanmotion.pipeline.processes import device
 
 REPEATED = ("ResnetBlock2D", "Transformer2DModel", "AnimateDiffTransformer3D", "Downsample2D", "Upsample2D")
 """Residual blocks, spatial and temporal transformers, changes of size; by class."""
@@ -26,9 +27,7 @@ def check_compiler(wanted: bool) -> None:
     Raises:
         LeanmotionError: There is none.
     """
-    import torch
-
-    if not wanted or torch.cuda.is_available():
+    if not wanted or device().startswith("cuda"):
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
 

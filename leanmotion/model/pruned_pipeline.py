@@ -47,7 +47,9 @@ def checked_class(kind: type[Any] | None, options: dict[str, Any]) -> tuple[type
         LeanmotionError: a class that no pruned adapter goes into, or it lacks a part.
     """
     kind = diffusers.AnimateDiffPipeline if kind is None else kind
-    name = getattr(kind, "__name__", repr(kind))
+    if not isinstance(kind, type):
+        raise LeanmotionError(f"pipeline_class: {kind!r} is no class: give one of diffusers, {', '.join(PIPELINES)}")
+    name = kind.__name__
     for other, why in _OTHERS.items():
         if issubclass(kind, getattr(diffusers, other)):
             raise LeanmotionError(f"pipeline_class: {name} {why}: name one of {', '.join(PIPELINES)}")
@@ -107,7 +109,11 @@ def pruned_class(stock: type[Any]) -> type[Any]:
         given = signature.bind(self, *args, **kwargs).arguments
         given.pop("self")
         more = given.pop("kwargs", {})
-        wanted = {k: v for k, v in _as_judged(self.judged, given).items() if k in signature.parameters} | given
+        wanted = {
+            k: v
+            for k, v in _as_judged(self.judged, given, "controlnet_frame_indices" in signature.parameters).items()
+            if k in signature.parameters
+        } | given
         _refuse_long(self, wanted)
         return stock.__call__(self, **wanted, **more)
 
@@ -116,14 +122,14 @@ def pruned_class(stock: type[Any]) -> type[Any]:
     return type(stock.__name__, bases, {"__call__": call, "__doc__": stock.__doc__, "judged": {}})
 
 
-def _as_judged(judged: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call is to have by default."""
+def _as_judged(judged: Mapping[str, Any], given: Mapping[str, Any], sparse: bool) -> dict[str, Any]:
+    """What a call is to have by default. `sparse`: a picture is of a frame that is named, not one of all in turn."""
     wanted = {called: judged[name] for name, called in _CALLED.items() if judged}
     if judged.get("negative") and not given.keys() & {"prompt_embeds", "negative_prompt_embeds"}:
         negative, prompt = judged["negative"], given.get("prompt")
         wanted["negative_prompt"] = [negative] * len(prompt) if isinstance(prompt, list) else negative
     shown = given.get("conditioning_frames")
-    if judged and isinstance(shown, list) and shown and "controlnet_frame_indices" not in given:
+    if judged and isinstance(shown, list) and shown and not sparse:
         # A ControlNet's pictures, one a frame; of several ControlNets, lists of them.
         wanted["num_frames"] = len(shown[0]) if isinstance(shown[0], list) else len(shown)
     return wanted

@@ -93,12 +93,12 @@ class Samplers(Networks, Variants):
             student = self.students[weights]
             student.verify()
             self._drawn = weights, self._sampler(pruned_pipeline(student.adapter, self.base))
-            if added(self.settings.teacher.motion_norm != motion_norm(self._drawn[1].pipeline.unet)):
-                # The student was trained, and is kept, under the other one.
-                set_motion_norm(self._drawn[1].pipeline.unet, self.settings.teacher.motion_norm)
         return self._drawn[1]
 
     def _sampler(self, pipeline: Any) -> Sampler:
+        if added(self.settings.teacher.motion_norm != motion_norm(pipeline.unet)):
+            # A student is kept under the norm that it was trained under. Before weights are placed, and have hooks.
+            set_motion_norm(pipeline.unet, self.settings.teacher.motion_norm)
         return Sampler(pipeline, self.settings.sampling, device())
 
 

@@ -21,23 +21,31 @@ def saves_whole(unet: Any) -> None:
 
 
 def save_whole(
-    unet: Any, folder: Any, *, safe_serialization: bool = True, variant: str | None = None, **options: Any
+    unet: Any,
+    save_directory: Any,
+    is_main_process: bool = True,
+    save_function: Any = None,
+    safe_serialization: bool = True,
+    variant: str | None = None,
+    max_shard_size: int | str = "10GB",
+    **options: Any,
 ) -> None:
     """`save_pretrained` of a UNet with removed units, which stock diffusers loads again.
 
-    The options are those of `save_pretrained`, of which a pipeline looks up two by name.
+    Arguments are those of `save_pretrained`, of which a pipeline looks up three by name.
 
     Raises:
         LeanmotionError: layers were added to it, such as a LoRA's; or it normalises as no stock loader does.
     """
-    _refuse_frames(unet, folder)
+    _refuse_frames(unet, save_directory)
     with torch.device("meta"):
         whole: Any = diffusers.UNetMotionModel.from_config(unet.config)
     state = unet.state_dict()
     if added := state.keys() - whole.state_dict().keys():
-        raise LeanmotionError(f"{folder}: the UNet has layers of others ({min(added)}): unload them, then save")
+        raise LeanmotionError(f"{save_directory}: the UNet has layers of others ({min(added)}): unload them, then save")
     whole.load_state_dict({**state, **full_motion_state(unet)}, assign=True)
-    whole.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant, **options)
+    given = (is_main_process, save_function, safe_serialization, variant, max_shard_size)
+    whole.save_pretrained(save_directory, *given, **options)
 
 
 def save_motion_whole(unet: Any, save_directory: Any, is_main_process: bool = True, **options: Any) -> None:

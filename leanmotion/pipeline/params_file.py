@@ -25,6 +25,34 @@ def read_params(path: Path) -> dict[str, Any]:
     return raw
 
 
+def refuse_unwritten(path: Path, flow: Path = Path("dvc.yaml")) -> int:
+    """Refuse a params.yaml that lacks what a stage of dvc.yaml names; returns how many families of stages.
+
+    A setting may have a default, but DVC takes only what is written: it would stop at that stage, after all before it.
+
+    Raises:
+        LeanmotionError: such a setting, the first of them; or no dvc.yaml.
+    """
+    raw = read_params(path)
+    try:
+        stages = yaml.safe_load(flow.read_text(encoding="utf-8"))["stages"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise LeanmotionError(f"dvc.yaml: not readable ({type(error).__name__}): run in the project's folder") from None
+    for name, stage in stages.items():
+        for wanted in stage.get("do", stage).get("params", []):
+            if isinstance(wanted, str) and "$" not in wanted and not _holds(raw, wanted.split(".")):
+                raise LeanmotionError(f"{path}: lacks {wanted}, which stage {name} reads: add it, as presets/ have it")
+    return len(stages)
+
+
+def _holds(raw: Any, names: list[str]) -> bool:
+    for name in names:
+        if not isinstance(raw, dict) or name not in raw:
+            return False
+        raw = raw[name]
+    return True
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a key given twice is refused, as DVC does: a round would vanish without a word."""
 

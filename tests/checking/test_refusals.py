@@ -336,7 +336,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "clips.latents": {"write_clips": OUTCOME},
     "commands.cli": {"generate": CALL, "show": CALL},
     "commands.drawing": {"draw_clips": CALL, "sampling_of": CALL},
-    "commands.plan": {"check_flow": CODE},
     "commands.readme": {"replaced": CALL},
     "commands.readme_results": {"read_results": STAGE},
     "commands.solve": {"read_problem": STAGE, "share_of": CALL, "solve": CALL, "write_round": CALL, "time_set": CALL},

@@ -183,7 +183,7 @@ def test_the_code_of_compiling_is_in_the_address_of_what_is_compiled(monkeypatch
         return cut(Variant("a" * 64), REQUESTS, tiny_settings(sampling=changes).sampling)[0].address
 
     before = address(), address(torch_compile=True)
-    monkeypatch.setattr(sampling_address, "COMPILING", "leanmotion.model.sampler:latent_shape")
+    monkeypatch.setattr(sampling_address, "COMPILING", ("leanmotion.model.sampler:latent_shape",))
     assert address() == before[0] != before[1] != address(torch_compile=True)
 
 

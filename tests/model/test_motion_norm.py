@@ -23,6 +23,7 @@ from leanmotion.model.original_format import load_adapter, write_original
 from leanmotion.model.pruned_adapter import apply_pruned, read_pruned_config, save_pruned
 from leanmotion.model.removal import remove_units, without_units
 from leanmotion.model.requests import Request
+from leanmotion.model.sampler import Sampler
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord, load_pipeline
@@ -201,6 +202,26 @@ def test_a_student_of_one_norm_is_drawn_under_the_other(teachers, monkeypatch, t
     assert (drawn == there(there.teacher(["mid_0"]))(request)).all()
     here = Samplers(mine.settings, mine.record, [student])
     assert (drawn != here(here.student(student))(request)).any()
+
+
+def test_the_norm_is_set_before_weights_are_placed(teachers, monkeypatch, tmp_path: Path) -> None:
+    """What offloads weights hangs hooks on modules, which a norm put in afterwards would lack."""
+    placed: list[str] = []
+
+    class Watched(Sampler):
+        def __init__(self, pipeline: Any, *args: Any) -> None:
+            placed.append(motion_norm(pipeline.unet))
+            super().__init__(pipeline, *args)
+
+    monkeypatch.setenv("LEANMOTION_DEVICE", "cpu")
+    monkeypatch.setattr("leanmotion.model.samplers.Sampler", Watched)
+    mine = teachers["clip"]
+    save_pruned(remove_units(load_pipeline(mine.settings.teacher).unet, ["mid_0"]), tmp_path / "adapter")
+    student = Student(tmp_path, "r1", file_sha256(tmp_path / "adapter/config.json"), ("mid_0",))
+    samplers = Samplers(*under_other_norm(mine.settings, mine.record), [student])
+    for variant in (samplers.teacher(), samplers.student(student)):
+        samplers.sampler(variant)
+    assert placed == ["frame", "frame"]
 
 
 def test_check_says_what_it_means(teachers, tmp_path: Path) -> None:

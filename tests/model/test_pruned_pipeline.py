@@ -76,6 +76,12 @@ def test_another_class_is_refused_in_one_line(forms, kind: str, said: str) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_a_name_is_no_class(forms) -> None:
+    name: Any = "AnimateDiffPAGPipeline"
+    with pytest.raises(LeanmotionError, match="pipeline_class: 'AnimateDiffPAGPipeline' is no class: give one of"):
+        load_pruned_pipeline(forms["whole"].pruned, base=forms["whole"].base, pipeline_class=name)
+
+
 def test_defaults_of_the_evidence_fit_what_a_call_gives(forms, tmp_path) -> None:
     """Frames come from the video or from a ControlNet's pictures, not from the evidence; all else as it was judged."""
     form, scheduler = forms["whole"], diffusers.EulerDiscreteScheduler()
@@ -88,6 +94,8 @@ def test_defaults_of_the_evidence_fit_what_a_call_gives(forms, tmp_path) -> None
         ("AnimateDiffPipeline", {}, 3),
         ("AnimateDiffVideoToVideoPipeline", {"video": VIDEO, "strength": 1.0}, 4),
         ("AnimateDiffControlNetPipeline", {"conditioning_frames": VIDEO}, 4),
+        # Its pictures are of single frames: of the first one, where none is named.
+        ("AnimateDiffSparseControlNetPipeline", {"conditioning_frames": VIDEO[:1]}, 3),
     ):
         made = pruned(form, kind, **CALLS[kind][0]())
         assert type(made.scheduler) is diffusers.EulerDiscreteScheduler
@@ -166,12 +174,16 @@ def test_what_diffusers_saves_loads_as_the_same(forms, unet_inputs, tmp_path: Pa
     again = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "pipeline")
     assert type(again) is diffusers.AnimateDiffVideoToVideoPipeline
     pipeline.unet.save_pretrained(tmp_path / "unet", variant="fp32")
+    pipeline.save_pretrained(tmp_path / "sharded", max_shard_size="100KB")
+    assert len(list((tmp_path / "sharded/unet").glob("*.safetensors"))) > 1
+    sharded = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "sharded")
     pipeline.unet.save_motion_modules(tmp_path / "adapter")
     adapter = diffusers.MotionAdapter.from_pretrained(tmp_path / "adapter")
     base = diffusers.StableDiffusionPipeline.from_pretrained(forms[name].base)
     loaded: Any
     for loaded in (
         again.unet,
+        sharded.unet,
         diffusers.UNetMotionModel.from_pretrained(tmp_path / "unet", variant="fp32"),
         diffusers.UNetMotionModel.from_unet2d(base.unet, adapter),
     ):

@@ -265,12 +265,12 @@ def test_what_was_measured_elsewhere_is_shown(tmp_path: Path, further: int) -> N
     assert "img" not in Reader(page).tags
 
 
-@pytest.mark.parametrize("teacher", [None, "0" * 64])
-def test_what_is_not_of_this_teacher_is_left_out(tmp_path: Path, teacher: str | None) -> None:
-    """No table, an empty one, one of another teacher: a line says how to make it, and no figure is shown."""
+@pytest.mark.parametrize("of", [{}, {"teacher": "0" * 64}, {"weights": "0" * 64}])
+def test_what_is_not_of_this_student_is_left_out(tmp_path: Path, of: dict[str, str]) -> None:
+    """No table, an empty one, one of another teacher, of a round trained anew: a line how to make it, and no figure."""
     run = Run(tmp_path)
-    if teacher:
-        run.carry_over(2, teacher)
+    if of:
+        run.carry_over(2, **of)
     part = run.write().split('<section id="carry-over">')[1].split("</section>")[0]
     assert "<code>make carry-over</code> measures it" in part and "<figure" not in part
     write_table(run.carried_over, "carry_over", [])

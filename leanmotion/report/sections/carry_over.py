@@ -39,7 +39,12 @@ def read_carried_over(path: Path, found: Artefacts) -> CarriedOver:
         return CarriedOver(None, why_not=Markup("Not measured. {}").format(_HOW))
     if meta.get("teacher_sha256") != found.teacher["sha256"]:
         return CarriedOver(None, why_not=Markup("{} is of another teacher than this run's. {}").format(str(path), _HOW))
-    return CarriedOver(rows, meta.get("round", ""))
+    name = meta.get("round", "")
+    if meta.get("student_weights") != found.weights.get(name):
+        return CarriedOver(
+            None, why_not=Markup("{} is of another {} than this run's. {}").format(str(path), name, _HOW)
+        )
+    return CarriedOver(rows, name)
 
 
 def finding(carried: CarriedOver, chosen: str) -> Markup:

@@ -61,8 +61,13 @@ def criteria_figure(found: Artefacts) -> Figure:
 def finding(found: Artefacts) -> Markup:
     """Influence against similarity in one sentence."""
     rows = _by_name(found)
-    mine, other = (float(rows[name, BLOCKS]["kendall"]) for name in ("influence", "similarity"))
-    how = "better than" if mine > other else "worse than" if mine < other else "just as"
+    influence, similarity = (rows[name, BLOCKS] for name in ("influence", "similarity"))
+    mine, other = float(influence["kendall"]), float(similarity["kendall"])
+    how = "about as well as"
+    if influence["kendall_low"] > similarity["kendall_high"]:
+        how = "better than"
+    elif influence["kendall_high"] < similarity["kendall_low"]:
+        how = "worse than"
     return Markup(
         "Influence, which draws no clip, foretells the FVD order {} cosine similarity does: Kendall tau {} against {}."
     ).format(how, data(mine), data(other))

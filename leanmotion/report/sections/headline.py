@@ -54,7 +54,7 @@ def evidence(found: Artefacts) -> Markup | None:
 def confirmed(found: Artefacts) -> list[Table]:
     """The chosen round in all sets that confirm it together, and in each; likewise under the other motion norm.
 
-    None where no round was chosen.
+    Empty where no round was chosen.
     """
     tables = []
     for rows, norm in ((found.confirmed, ""), (found.confirmed_under_other_norm, f", {_other_norm(found)}")):
@@ -86,9 +86,13 @@ def under_other_norm(found: Artefacts) -> Markup | None:
     if not rows:
         return None
     together, *sets = rows
-    return Markup("With motion modules that {}, its excess is {}, in {} sets of {} clips.").format(
+    return Markup(
+        "With motion modules that {}, in the original too, its excess is {}, where other seeds of that original are "
+        "at {}, in {} sets of {} clips."
+    ).format(
         _other_norm(found),
         within(together["excess"], together["excess_low"], together["excess_high"], percent),
+        data(together["null"]),
         len(sets),
         data(sets[0]["videos"]),
     )
