@@ -13,14 +13,14 @@ def headline(found: Results, seconds: Mapping[str, float]) -> list[str]:
     if not new or not new["removed"]:
         return []
     low, high = (f"{new[f'excess{end}']:.0%}" for end in ("_low", "_high"))
-    excess = f"{abs(new['excess']):.0%} {'further from' if new['excess'] >= 0 else 'nearer to'}"
+    excess = f"{abs(new['excess']):.0%} {'more' if new['excess'] >= 0 else 'less'}"
     interval, total = f"{found.settings.evaluation.interval:.0%}", len(found.settings.teacher.blocks)
     taken, whole = seconds.get(found.shown), seconds.get("base")
-    time = "" if not taken or not whole else f"needs {taken / whole:.0%} of the time for a UNet call, and "
+    time = f" the model needs {taken / whole:.0%} of the time for a UNet call, and" if taken and whole else ""
     said = [
-        f"**Without {new['removed']} of its {total} motion blocks the model {time}draws clips that are {excess} "
-        f"the original's than other seeds of the original are ({interval} interval: {low} to {high}).** "
-        f"The distance is FVD: {short(new['fvd_cross'])}, where other seeds are at {short(new['null'])}."
+        f"**Without {new['removed']} of its {total} motion blocks{time} the FVD to the original's clips is "
+        f"{short(new['fvd_cross'])}, where the original with other seeds has {short(new['null'])}: {excess} "
+        f"({interval} interval: {low} to {high}).**"
     ]
     if "motion_accuracy" in new:
         shown, original = percent(new["motion_accuracy"]), percent(new["original_motion_accuracy"])
@@ -34,12 +34,12 @@ def measured(found: Results) -> list[str]:
     papers = "" if official else ", not that of papers"
     videos, frames = found.selection["original_videos"], found.settings.sampling.frames
     said = [
-        f"FVD in `{found.ranking['extractor']}` features{papers}: {videos} clips of {frames} frames that no choice "
-        "used."
+        f"The table is of {videos} clips of {frames} frames that no choice used. FVD is in `{found.ranking['extractor']}` "
+        f"features{papers}."
     ]
     if (new := found.confirmed) and new["removed"]:
         said.append(
-            f"The figures at the top are of {new['sets']} other sets of {new['videos'] // new['sets']} clips: "
+            f"The sentence at the top is of {new['sets']} other sets of {new['videos'] // new['sets']} clips: "
             f"{new['captions']} captions, new seeds."
         )
         said += _under_other_norm(found, new)
@@ -55,7 +55,7 @@ def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
         where = "over all frames, as in stock diffusers"
     excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
     return [
-        f"With motion normalised {where}, in both models, the excess is {excess} ({low} to {high}; "
+        f"With motion normalised {where}, in both models, that difference is {excess} ({low} to {high}; "
         f"{new['other_norm_sets']} sets, where other seeds are at {short(new['other_norm_null'])})."
     ]
 
@@ -113,7 +113,7 @@ def _looks(found: Results) -> list[str]:
 def _trust(found: Results) -> list[str]:
     said = []
     if (tau := found.ranking.get("split_half_tau")) is not None:
-        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: fully).")
+        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: the same order).")
     if found.teacher:
         read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
         said.append(

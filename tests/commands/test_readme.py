@@ -171,27 +171,26 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     said = blocks(confirm(run, tmp_path / "metrics"))
     top = said["results"]
     assert (
-        "**Without 2 of its 21 motion blocks the model draws clips that are 15% further from the original's than other "
-        "seeds of the original are (90% interval: -10% to 44%).** The distance is FVD: 9.5, where other seeds are at "
-        "8.25."
+        "**Without 2 of its 21 motion blocks the FVD to the original's clips is 9.5, where the original with other seeds "
+        "has 8.25: 15% more (90% interval: -10% to 44%).**"
     ) in top
     assert "93.8% of these clips show the motion asked for; of the original's, 95.8%." in top
     assert "of 4 other sets of 48 clips: 16 captions, new seeds." in said["reading"]
     # The report split's own, wider interval is no second answer beside it.
     assert "On the report split" not in said["reading"]
     nearer = blocks(confirm(run, tmp_path / "nearer", excess=-0.11))["results"]
-    assert "draws clips that are 11% nearer to the original's than other seeds" in nearer
+    assert "has 8.25: 11% less (90% interval" in nearer
     alone = confirm(run, tmp_path / "own prompts", motion_accuracy=None)
     assert "motion asked for" not in blocks(alone)["results"]
     ends = {"": 1.04, "_low": 0.5, "_high": 2.0}
     other = {f"other_norm_excess{end}": value for end, value in ends.items()}
     said = blocks(confirm(run, tmp_path / "other", other_norm_sets=2, other_norm_null=10.25, **other))
     assert (
-        "With motion normalised frame by frame, as in ComfyUI, in both models, the excess is 104% (50% to 200%; "
+        "With motion normalised frame by frame, as in ComfyUI, in both models, that difference is 104% (50% to 200%; "
         "2 sets, where other seeds are at 10.2)." in said["reading"]
     )
     timed = blocks(alone, {"base": 0.08, "r2": 0.06})["results"]
-    assert "the model needs 75% of the time for a UNet call, and draws clips" in timed
+    assert "the model needs 75% of the time for a UNet call, and the FVD" in timed
 
 
 def test_nothing_is_confirmed_where_no_round_was_chosen_and_no_other_round_ever(run: Run, tmp_path: Path) -> None:

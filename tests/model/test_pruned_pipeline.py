@@ -17,7 +17,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model.motion_norm import motion_norm, set_motion_norm
 from leanmotion.model.original_format import load_adapter, write_original
 from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_portable, save_pruned
-from leanmotion.model.pruned_pipeline import PIPELINES
+from leanmotion.model.pruned_pipeline import PIPELINES, checked_class
 from leanmotion.model.removal import remove_units
 from leanmotion.model.units import block_ids
 
@@ -76,10 +76,9 @@ def test_another_class_is_refused_in_one_line(forms, kind: str, said: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_is_no_class(forms) -> None:
-    name: Any = "AnimateDiffPAGPipeline"
+def test_a_name_is_no_class() -> None:
     with pytest.raises(LeanmotionError, match="pipeline_class: 'AnimateDiffPAGPipeline' is no class: give one of"):
-        load_pruned_pipeline(forms["whole"].pruned, base=forms["whole"].base, pipeline_class=name)
+        checked_class("AnimateDiffPAGPipeline", {})
 
 
 def test_defaults_of_the_evidence_fit_what_a_call_gives(forms, tmp_path) -> None:
