@@ -34,8 +34,8 @@ def measured(found: Results) -> list[str]:
     papers = "" if official else ", not that of papers"
     videos, frames = found.selection["original_videos"], found.settings.sampling.frames
     said = [
-        f"The table is of {videos} clips of {frames} frames that no choice used. FVD is in `{found.ranking['extractor']}` "
-        f"features{papers}."
+        f"The table is of {videos} clips of {frames} frames that no choice used. FVD is in "
+        f"`{found.ranking['extractor']}` features{papers}."
     ]
     if (new := found.confirmed) and new["removed"]:
         said.append(

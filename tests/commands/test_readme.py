@@ -171,8 +171,8 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     said = blocks(confirm(run, tmp_path / "metrics"))
     top = said["results"]
     assert (
-        "**Without 2 of its 21 motion blocks the FVD to the original's clips is 9.5, where the original with other seeds "
-        "has 8.25: 15% more (90% interval: -10% to 44%).**"
+        "**Without 2 of its 21 motion blocks the FVD to the original's clips is 9.5, where the original with other "
+        "seeds has 8.25: 15% more (90% interval: -10% to 44%).**"
     ) in top
     assert "93.8% of these clips show the motion asked for; of the original's, 95.8%." in top
     assert "of 4 other sets of 48 clips: 16 captions, new seeds." in said["reading"]
