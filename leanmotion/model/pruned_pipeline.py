@@ -36,11 +36,11 @@ _CALLED = dict(zip(NUMBERS, ("num_frames", "height", "width", "num_inference_ste
 """What a pipeline's call names the settings that are carried."""
 
 
-def checked_class(kind: Any, options: dict[str, Any]) -> tuple[type[Any], dict[str, Any]]:
+def checked_class(kind: type[Any] | None, options: dict[str, Any]) -> tuple[type[Any], dict[str, Any]]:
     """The class to make, and what it takes beside a base's parts, such as a ControlNet, out of the options.
 
     Args:
-        kind: a class of diffusers; `diffusers.AnimateDiffPipeline` where it is None.
+        kind: `diffusers.AnimateDiffPipeline` where it is None.
         options: what it does not take is left in there.
 
     Raises:
