@@ -13,7 +13,7 @@ test: $(VENV)/.installed lint types
 	pytest
 
 # The numeric tests as on other processors, with one thread and two, in odd surroundings: prints a table of the ways.
-# `make test-machines WAYS=short` takes the two ends alone.
+# `make test-machines WAYS=short` takes the oldest kernels alone.
 WAYS ?= full
 test-machines: $(VENV)/.installed
 	python tests/machines.py $(WAYS)

@@ -99,8 +99,8 @@ def main() -> None:
         split=arguments.split,
     )
     print(f"{len(removed)} blocks deleted at once; {arguments.split} split; same-seed distances to the original")
-    print("| distillation | fvd | low | high | paired | motion accuracy | drawn distance before, after | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| distillation | fvd | low | high | excess | paired | motion read | distance before, after | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for i, way in enumerate(arguments.ways or [""]):
         this = changed(settings, way)
         how = this.distillation
@@ -113,8 +113,11 @@ def main() -> None:
             distances = [row["distance_before"], row["distance_after"]] if row["arm"] == "distilled" else []
             seen = ", ".join("-" if d is None else f"{d:.4g}" for d in distances)
             accuracy = "-" if row["motion_accuracy"] is None else f"{row['motion_accuracy']:.1%}"
-            numbers = " | ".join(f"{row[k]:.4g}" for k in ("fvd", "fvd_low", "fvd_high", "paired"))
-            print(f"| {name} | {numbers} | {accuracy} | {seen} | {took:.0f} |", flush=True)
+            fvd = " | ".join(f"{row[k]:.4g}" for k in ("fvd", "fvd_low", "fvd_high"))
+            print(
+                f"| {name} | {fvd} | {row['excess']:.0%} | {row['paired']:.4g} | {accuracy} | {seen} | {took:.0f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
