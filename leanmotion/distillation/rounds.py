@@ -109,7 +109,7 @@ def teacher_clips_address(settings: Settings, samplers: Networks, clips: Path) -
     what = {
         "teacher": [samplers.record.sha256, samplers.record.dtype],
         "clips": table_digest(clips, "clips"),
-        "together": how.batch // how.accumulate,
+        "together": settings.sampling.chunk,
         "precision": how.precision,
         "seed": how.seed,
         "sampling": sampling_address(settings.sampling),
@@ -244,7 +244,8 @@ def drawing_of(settings: Settings, scheduler: Any) -> Drawing | None:
     if plain:
         return None
     made = make_scheduler(scheduler, sampling.scheduler)
-    return Drawing(made, sampling.steps, sampling.guidance, settings.prompts.negative if sampling.guidance > 1 else "")
+    negative = settings.prompts.negative if sampling.guidance > 1 else ""
+    return Drawing(made, sampling.steps, sampling.guidance, negative, sampling.chunk)
 
 
 def by_harm(settings: Settings, plan: RoundPlan) -> bool:

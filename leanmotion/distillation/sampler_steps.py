@@ -32,12 +32,15 @@ class Drawing:
         steps: of the sampler.
         guidance: 1 is none; above, networks are asked with the negative prompt too.
         negative: the negative prompt.
+        chunk: whole clips that are drawn together where nothing is trained; None: as many as a micro-batch has.
 
     Raises:
         LeanmotionError: a scheduler that remembers earlier steps.
     """
 
-    def __init__(self, scheduler: Any, steps: int, guidance: float, negative: str = "") -> None:
+    def __init__(
+        self, scheduler: Any, steps: int, guidance: float, negative: str = "", chunk: int | None = None
+    ) -> None:
         kind = type(scheduler).__name__
         if kind not in ONE_STEP:
             raise LeanmotionError(
@@ -45,9 +48,11 @@ class Drawing:
                 "distillation.inputs to clips and distillation.validation to 0"
             )
         self.scheduler = type(scheduler).from_config(scheduler.config)
-        self.steps, self.guidance, self.negative = steps, guidance, negative
+        self.steps, self.guidance, self.negative, self.chunk = steps, guidance, negative, chunk
         self.digest = hashlib.sha256(
-            json.dumps([kind, dict(scheduler.config), steps, guidance, negative], sort_keys=True, default=str).encode()
+            json.dumps(
+                [kind, dict(scheduler.config), steps, guidance, negative, chunk], sort_keys=True, default=str
+            ).encode()
         ).hexdigest()
         self._noisy = "generator" in inspect.signature(self.scheduler.step).parameters
         self._reset(0)

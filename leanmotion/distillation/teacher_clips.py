@@ -38,13 +38,13 @@ class Drawn(NamedTuple):
 class TeacherClips:
     """End points of the teacher's sampling: captions of the training clips, each with noise of its own.
 
-    Noise is seeded by a name that nothing else bears, the settings' seed and the position. What is drawn together
-    are the clips of a micro-batch, whatever processes draw them: an end point has the same bits for all.
+    Noise is seeded by a name that nothing else bears, the settings' seed and the position. As many clips are drawn
+    together as the sampler's `chunk` says, whatever processes draw them: an end point has the same bits for all.
 
     Args:
         setup: teacher, sampler, clips, encoder, processes.
         positions: in the sequence of the training clips' captions; one end point each.
-        folder: where parts are kept, of this teacher, sampler, clips, seed, micro-batch and precision alone; all
+        folder: where parts are kept, of this teacher, sampler, clips, seed and precision alone; all
             trainings that have these in common share it, and a part that was drawn is never lost. None: in memory.
         drawn: told how many clips each newly drawn part has.
     """
@@ -53,12 +53,20 @@ class TeacherClips:
         self, setup: Setup, positions: range, folder: Path | None, drawn: Callable[[int], None] = lambda clips: None
     ) -> None:
         self.setup, self.positions, self.folder, self.drawn = setup, positions, folder, drawn
-        self.size = setup.settings.batch // setup.settings.accumulate
         self.mean_square = 0.0
         self._parts: OrderedDict[range, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @cached_property
+    def size(self) -> int:
+        """How many clips are drawn together.
+
+        More than a micro-batch, as a rule: no gradient needs their memory, and in small calls a CPU waits for Python.
+        """
+        settings = self.setup.settings
+        return self.setup.drawing.chunk or settings.batch // settings.accumulate
 
     @cached_property
     def shape(self) -> tuple[int, ...]:

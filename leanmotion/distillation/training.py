@@ -84,7 +84,7 @@ def distil(
         address: tells this training from all others, where the caller knows without reading all weights; its
             checkpoints bear it.
         teacher_clips: a folder for the clips that the teacher draws, of all trainings that share teacher, sampler,
-            clips, seed, micro-batch and precision; none: one beside the checkpoints, of this training alone.
+            clips, seed, chunk and precision; none: one beside the checkpoints, of this training alone.
         budget: the number of steps by the distance before training, in place of `settings.steps`; needs validation.
         planned: told the number of steps before the first of them.
         drawn: told how many clips the teacher has drawn, after each part of them.
