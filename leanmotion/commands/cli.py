@@ -238,37 +238,41 @@ def generate(
 @app.command()
 @guarded
 def show(
-    artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/")],
+    artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/ or metrics/")],
     rows: Annotated[int, typer.Option(min=1, help="rows to print, or clips to show")] = 30,
+    everything: Annotated[bool, typer.Option("--all", help="all columns, however wide")] = False,
+    columns: Annotated[str, typer.Option(help="these columns, as block,fvd,kvd")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="of videos: .png for strips of frames, .gif or .mp4 to play")
     ] = None,
-    fps: Annotated[int, typer.Option(min=1, max=60, help="of a .gif or .mp4")] = 8,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="frames a second of a .gif or .mp4")] = 8,
 ) -> None:
-    """Print an artefact as a table; of a video table, write its clips as a contact sheet or side by side.
+    """Print an artefact as a table, with what its words mean; of a video table, write its clips as a picture or film.
+
+    The table is as wide as the terminal. Lines below it say which columns were left out, and what the others hold.
 
     \b
     leanmotion show data/ranking.parquet
+    leanmotion show data/ranking.parquet --columns block,kvd,least_probability
     leanmotion show data/videos/ablate/mid_0.parquet -o sheet.png
     leanmotion show data/videos/full/report_a.parquet --rows 9 -o nine.gif
     """
-    from leanmotion.pipeline.tables import artefact_of, read_table, table_meta
-
     if artefact.suffix != ".parquet":
         raise LeanmotionError(f"{artefact}: show takes .parquet artefacts; open a page in a browser, JSON as text")
-    name = artefact_of(artefact)
+    from leanmotion.pipeline.tables import artefact_of
+
     if out is not None:
-        if name != "videos":
+        if (name := artefact_of(artefact)) != "videos":
             raise LeanmotionError(f"--out {out}: {artefact} holds {name}, no videos: leave --out away to print it")
         from leanmotion.report.gallery import first_clips, write_clips
 
         write_clips(first_clips(artefact, rows), out, fps=fps)
         print(out)
         return
-    table = read_table(artefact, name)
-    plain = [c for c, kind in zip(table.column_names, table.schema.types, strict=True) if str(kind) != "binary"]
-    print(table.select(plain).slice(0, rows).to_pandas().to_string(index=False))
-    print(f"{name}: {table.num_rows} rows", *(f"{k}={v}" for k, v in sorted(table_meta(table).items())), sep="\n  ")
+    from leanmotion.commands.show import lines
+
+    asked = [name.strip() for name in columns.split(",") if name.strip()]
+    print("\n".join(lines(artefact, rows, asked, everything=everything)))
 
 
 @app.command()
