@@ -7,6 +7,7 @@ from leanmotion.checking.remarks import remarks
 from leanmotion.pipeline import stage
 from leanmotion.pipeline.params_file import refuse_unwritten
 from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.sources import refuse_missing
 from leanmotion.pipeline.writing import write_text
 
 
@@ -15,6 +16,7 @@ def main(params: Path = Path("params.yaml"), out: Path = Path("data/check.json")
     settings = load_settings(params)
     if Path("dvc.yaml").is_file():
         refuse_unwritten(params)
+        refuse_missing()
     for line in remarks(refuse(settings)):
         print(line)
     write_text(out, '{"settings": "valid", "weights": "present"}\n')

@@ -1,6 +1,5 @@
 """The `leanmotion` command: check the settings, see what would run, try an adapter, look at an artefact."""
 
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -21,79 +20,53 @@ after an edit:       leanmotion plan
 after a run:         open data/report.html
                      leanmotion generate --prompt "..." -o clip.gif
                      leanmotion show data/ranking.parquet
+lighter by so much:  leanmotion solve --latency 70%
 """
 _AS_JUDGED = "[default: as the adapter was judged, else by the settings]"
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=_HELP)
+# Plain text: Rich markup takes what stands in brackets for its own, and cuts "[default: ...]" out.
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None, help=_HELP
+)
 
 
 @app.command()
 @guarded
 def check(
     params: Annotated[Path, typer.Option(help="the settings to check")] = Path("params.yaml"),
-    measure: Annotated[bool, typer.Option(help="draw one chunk, and say how long a whole run takes")] = False,
-    tflops: Annotated[float, typer.Option(min=0, help="count a whole run, at so many TFLOP/s achieved")] = 0.0,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="draw one chunk of clips, and say how long a whole run takes here")
+    ] = False,
+    tflops: Annotated[
+        float, typer.Option(min=0, help="count how long a run takes on a card that reaches so many TFLOP/s")
+    ] = 0.0,
 ) -> None:
-    """Check settings, weight files and prompts; say what a whole run draws, stores and takes.
+    """Check settings and files; say what a run draws and takes.
 
-    Runs nothing of the pipeline. Settings are compared with their schema and with dvc.yaml's stages; teacher,
-    extractor, prompts and captions are opened, and all is refused that a later stage would stop at by settings and
-    files alone; free disk is set beside what videos will take. With --measure one chunk of clips is drawn
-    (after a first one to warm up), and time and memory of a whole run are worked out from it. With --tflops the
-    arithmetic is counted instead, on no data: for a card that is not here.
+    Runs nothing of the pipeline. Settings are compared with their schema and with the stages of dvc.yaml. Teacher,
+    extractor, prompts and captions are opened. What a later stage would stop at, by settings and files alone, is an
+    error here. Free disk is set beside what videos will take.
+
+    With --measure one chunk of clips is drawn (after a first clip to warm up), and time and memory of a whole run are
+    worked out from it. With --tflops the arithmetic is counted instead, for a card that is not here.
 
     \b
     leanmotion check
     leanmotion check --measure --params presets/animatediff-v1-5-2.yaml
     leanmotion check --tflops 60 --params presets/animatediff-v1-5-2-evening.yaml
     """
-    from leanmotion.checking.refusals import refuse
-    from leanmotion.checking.remarks import remarks
-    from leanmotion.commands import estimate
-    from leanmotion.pipeline.params_file import refuse_unwritten
-    from leanmotion.pipeline.settings import load_settings
+    from leanmotion.commands.check import lines
 
-    settings = load_settings(params)
-    stages = refuse_unwritten(params)
-    opened = refuse(settings)
-    prompts, extractor, files = opened.prompts, opened.extractor, opened.files.values()
-    clips = sum(settings.split_counts.values()) + settings.prompts.confirm * settings.prompts.select
-    blocks = len(settings.teacher.blocks)
-    print(f"settings valid: {blocks} blocks, {len(settings.rounds)} rounds, {clips} prompts with two seeds")
-    print(f"dvc.yaml: {stages} stages and families of stages find their settings")
-    print(f"teacher: {len(files)} files, {estimate.size(sum(f.stat().st_size for f in files))}")
-    print(f"prompts: {len(prompts)} different ones from {settings.prompts.source}")
-    new = len(set(opened.confirming) - set(prompts))
-    others, source = len(opened.confirming), settings.prompts.confirm_source
-    print(f"prompts that confirm: {others} from {source}, {new} of them nowhere else")
-    for line in remarks(opened):
-        print(line)
-    print(f"extractor: {extractor.name}, {extractor.dimensions} features, official: {extractor.official}")
-    to_draw = estimate.clips_to_draw(settings)
-    print(f"to draw: {sum(to_draw.values())} clips ({', '.join(f'{stage} {n}' for stage, n in to_draw.items())})")
-    raw, low, high = (estimate.size(n) for n in estimate.video_bytes(settings))
-    free = estimate.size(shutil.disk_usage(Path.cwd()).free)
-    print(f"disk: {raw} of raw frames, {low} to {high} as stored twice (chunks, DVC cache); {free} are free")
-    if tflops:
-        from leanmotion.commands.counted import counted_lines
-
-        print("\n".join(counted_lines(settings, tflops)))
-    if not measure:
-        print("time and memory: `leanmotion check --measure` draws one chunk to tell")
-        return
-    speed = estimate.measure_speed(settings, opened.pipeline)
-    taken = estimate.seconds(settings, speed)
-    print(f"memory: {estimate.size(speed.peak_bytes)} at peak while drawing, on {speed.device}")
-    chunk = settings.sampling.chunk
-    print(f"time: {estimate.duration(speed.clip_seconds * chunk)} a chunk of {chunk} clips")
-    print(f"  drawing and training, all stages: about {estimate.duration(sum(taken.values()))}")
-    for stage, value in taken.items():
-        print(f"  {stage}: {estimate.duration(value)}")
+    for line in lines(params, measure=measure, tflops=tflops):
+        print(line, flush=True)
 
 
 @app.command()
 @guarded
 def taken() -> None:
-    """Print, in Markdown, what is read, converted and refused of users' files: the table of docs/real-teachers.md."""
+    """Print which files of yours are read, converted or refused.
+
+    In Markdown: the table of docs/real-teachers.md.
+    """
     from leanmotion.checking.taken import table
 
     print(table(), end="")
@@ -104,22 +77,23 @@ def taken() -> None:
 def plan() -> None:
     """Say which stages `dvc repro` would run, and why; nothing is run.
 
-    Reads `dvc status` and the graph: stages whose settings, code or inputs changed, with the reasons, and those
-    behind them, which run only if what they read comes out different. Frozen stages are named apart.
+    First come stages whose settings, code or inputs changed, each with the reasons. Then come those behind them, which
+    run only if what they read comes out different. A file that is missing and that no stage makes is an error.
+    Frozen stages, which `dvc repro` leaves alone, are named apart.
     """
-    from leanmotion.commands.plan import lines
+    from leanmotion.commands.plan import lines, refuse_incomplete
     from leanmotion.commands.plan import plan as ask
-    from leanmotion.pipeline.settings import load_settings
 
-    load_settings()  # what would run under wrong settings is their error, in one line
+    refuse_incomplete()
     print("\n".join(lines(ask())))
 
 
 @app.command("dag")
 @guarded
 def dag_command() -> None:
-    """Print the pipeline's graph: a line for each family of stages, and what it runs after.
+    """Print the pipeline's graph, a line for each family of stages.
 
+    A family is stages that differ in one name, as ablate@up_0_1 and ablate@up_0_2. Beside it stands what it runs after.
     Links that others imply are left out. Every stage by itself: `dvc dag --dot`.
     """
     from leanmotion.commands.dag import families, lines
@@ -130,23 +104,33 @@ def dag_command() -> None:
 @app.command("solve")
 @guarded
 def solve_command(
-    latency: Annotated[str, typer.Option(help="how much measured time may be left, as 70%")] = "",
-    macs: Annotated[str, typer.Option(help="likewise of multiply-accumulates")] = "",
-    parameters: Annotated[str, typer.Option(help="likewise of parameters")] = "",
-    blocks: Annotated[int | None, typer.Option(help="how many go")] = None,
-    of: Annotated[str, typer.Option(help="what budgets are shares of: call, the whole UNet's, or motion")] = "call",
-    granularity: Annotated[str, typer.Option(help="of what is deleted")] = "temporal_transformer",
-    best: Annotated[int, typer.Option(min=1, help="sets to print")] = 5,
-    pareto: Annotated[Path | None, typer.Option(help="a CSV file for the front: damage against what is saved")] = None,
-    write: Annotated[str, typer.Option(help="put the best set into the settings, as a round of this name")] = "",
-    measure: Annotated[bool, typer.Option(help="time the best set on this machine, beside what is foretold")] = False,
-    params: Annotated[Path, typer.Option(help="the settings")] = Path("params.yaml"),
+    latency: Annotated[str, typer.Option(help="how much of the measured time may be left, as 70%")] = "",
+    macs: Annotated[str, typer.Option(help="how much of the multiply-accumulates may be left, as 85%")] = "",
+    parameters: Annotated[str, typer.Option(help="how much of the parameters may be left, as 85%")] = "",
+    blocks: Annotated[int | None, typer.Option(help="how many blocks are deleted, no more and no fewer")] = None,
+    of: Annotated[
+        str, typer.Option(help="what these are shares of: call (the whole UNet) or motion (its motion blocks)")
+    ] = "call",
+    granularity: Annotated[
+        str, typer.Option(help="what is deleted: temporal_transformer (whole blocks), transformer_block or attention")
+    ] = "temporal_transformer",
+    best: Annotated[int, typer.Option(min=1, help="sets to print, the best first")] = 5,
+    pareto: Annotated[
+        Path | None, typer.Option(help="a CSV file for all sets that no other beats in both saving and damage")
+    ] = None,
+    write: Annotated[str, typer.Option(help="put the first set into the settings, as a round of this name")] = "",
+    measure: Annotated[bool, typer.Option("--measure", help="time the first set on this machine")] = False,
+    params: Annotated[Path, typer.Option(help="the settings that --write edits")] = Path("params.yaml"),
     data: Annotated[Path, typer.Option(help="the folder of artefacts")] = Path("data"),
 ) -> None:
-    """Find the sets of least predicted damage that keep to a budget, by the last run's influence and profile.
+    """Find which blocks to delete for a budget of time or size.
+
+    Printed are the sets that keep to the budget with the least predicted damage. It reads what the last `dvc repro`
+    measured (influence and time of each block), draws nothing, and takes a second.
+    `--write` makes the first set a round of the settings. `dvc repro` then deletes, repairs and judges it.
 
     \b
-    leanmotion solve --latency 70%
+    leanmotion solve --latency 70%     # a UNet call may take 70% of its time
     leanmotion solve --blocks 14 --pareto front.csv
     leanmotion solve --macs 85% --write lean && dvc repro
     """
@@ -157,7 +141,8 @@ def solve_command(
     budgets = {name: solve.share_of(text, name) for name, text in asked.items()}
     problem = solve.read_problem(data, granularity, of)
     rows = solve.rows_of(problem, solve.solve(problem, budgets, blocks, best))
-    terminal.show(f"least predicted damage, shares of {of}", *solve.table_of(problem, rows))
+    terminal.show("sets to delete, least predicted damage first", *solve.table_of(problem, rows))
+    print("\n".join(solve.reading(problem, data, written=bool(write))))
     if pareto is not None:
         axis = next(iter(budgets or problem.saved))
         print(f"{pareto}: {solve.write_front(problem, axis, pareto)} sets that none beats in {axis} and damage")
@@ -175,12 +160,18 @@ def sweep_command(
     data: Annotated[Path, typer.Option(help="the folder of artefacts")] = Path("data"),
     processes: Annotated[int, typer.Option(min=0, help="how many at once; 0: one a GPU, or one")] = 0,
 ) -> None:
-    """Draw all missing clips of all stages at once, models loaded once; share the work with other sweeps."""
+    """Draw the missing clips of all stages at once, models loaded once.
+
+    Several sweeps share the work. Not needed on one machine: `dvc repro` draws them too. It is for several GPUs, or
+    machines that share .scratch/. Run `dvc repro inspect` first, and `dvc repro` after it.
+    """
     from leanmotion.commands import sweep
     from leanmotion.pipeline.processes import devices
     from leanmotion.pipeline.settings import load_settings
+    from leanmotion.pipeline.watched_paths import check_paths
 
     settings = load_settings(params)
+    check_paths(settings)
     stale = sweep.outdated()
     found = sweep.pending(settings, data, stale)
     missing = found.missing()
@@ -214,10 +205,12 @@ def generate(
     width: Annotated[int | None, typer.Option(min=8, help=_AS_JUDGED)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
     guidance: Annotated[float | None, typer.Option(min=1, help=_AS_JUDGED)] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1)] = 0,
-    fps: Annotated[int, typer.Option(min=1, max=60)] = 8,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="of the noise: another seed, another clip")] = 0,
+    fps: Annotated[int, typer.Option(min=1, max=60, help="frames a second of the file")] = 8,
 ) -> None:
-    """Draw one clip with a pruned adapter, by the sampler that judged it.
+    """Draw one clip with a pruned adapter.
+
+    The sampler is that which judged the adapter.
 
     \b
     leanmotion generate --prompt "two red triangles meet" -o clip.gif
@@ -229,6 +222,8 @@ def generate(
     from leanmotion.pipeline.settings import load_settings
     from leanmotion.report.gallery import write_clips
 
+    if not adapter.exists():
+        raise LeanmotionError(f"--adapter {adapter}: no such folder: `dvc repro export` makes the default one")
     asked = {"frames": frames, "height": height, "width": width, "steps": steps, "guidance": guidance}
     clips = draw_clips(load_settings(params), prompt, seed, adapter=adapter, base=base, compare=compare, asked=asked)
     write_clips(clips, out, fps=fps)
@@ -247,7 +242,7 @@ def show(
     ] = None,
     fps: Annotated[int, typer.Option(min=1, max=60, help="frames a second of a .gif or .mp4")] = 8,
 ) -> None:
-    """Print an artefact as a table, with what its words mean; of a video table, write its clips as a picture or film.
+    """Print an artefact as a table that explains itself, or its clips.
 
     The table is as wide as the terminal. Lines below it say which columns were left out, and what the others hold.
 
@@ -283,7 +278,9 @@ def readme(
     data: Annotated[Path, typer.Option(help="its artefacts")] = Path("data"),
     metrics: Annotated[Path, typer.Option(help="its metrics")] = Path("metrics"),
 ) -> None:
-    """Write the README's results (table, GIF, contact sheet) from the artefacts and metrics of the last run.
+    """Write the README's results from those of the last run.
+
+    These are figures, table, GIF and contact sheet, from its artefacts and metrics.
 
     What stands between `<!-- results -->` and `<!-- reading -->` and their ends is replaced; a test holds that these
     figures are those of metrics/.

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import networkx
-import yaml
 
+from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.dvc import ask, drawn_stages, edges
+from leanmotion.pipeline.params_file import read_params
+from leanmotion.pipeline.sources import read_flow
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,14 @@ def families(root: Path = Path()) -> list[Family]:
     rounds do (DVC 3.67).
 
     Raises:
-        LeanmotionError: not a DVC project, or DVC cannot read it.
+        LeanmotionError: not a DVC project, no params.yaml, or DVC cannot read them.
     """
-    dot = ask(root, "dag", "--dot")
-    written = list(yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    written = list(read_flow(root / "dvc.yaml"))
+    try:
+        dot = ask(root, "dag", "--dot")
+    except LeanmotionError:
+        read_params(root / "params.yaml")  # its families are named there: without it DVC says so in its own words
+        raise
     return folded(drawn_stages(dot), edges(dot), written)
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from leanmotion.pipeline.dvc import ask, edges, require_dvc
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.sources import read_flow, refuse_missing
+from leanmotion.pipeline.watched_paths import check_paths
 
-from leanmotion.pipeline.dvc import ask, edges
-
-_STATES = {"deleted": "missing", "not in cache": "not here"}
+_STATES = {"deleted": "missing", "not in cache": "not in DVC's cache"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ class Plan:
     frozen: list[str]
 
 
+def refuse_incomplete(params: Path = Path("params.yaml")) -> None:
+    """Refuse what `dvc repro` in this folder would stop at in the middle: wrong settings, or a missing file.
+
+    Raises:
+        LeanmotionError: such a thing, with the mend. DVC itself would say "Errno 2", at the stage that reads the file.
+        ModuleNotFoundError: DVC is not installed.
+    """
+    require_dvc()
+    check_paths(load_settings(params))
+    refuse_missing()
+
+
 def plan(root: Path = Path()) -> Plan:
     """Ask DVC.
 
@@ -33,7 +46,7 @@ def plan(root: Path = Path()) -> Plan:
     status = json.loads(ask(root, "status", "--json"))
     graph = edges(ask(root, "dag", "--dot"))
     changed = {stage: reasons(entries) for stage, entries in status.items()}
-    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = read_flow(root / "dvc.yaml")
     frozen = sorted(stage for stage in changed if stages.get(stage, {}).get("frozen"))
     changed = {stage: why for stage, why in changed.items() if why and stage not in frozen}
     # What always writes the same, such as `check`, reruns nothing behind it.

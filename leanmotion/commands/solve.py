@@ -22,6 +22,7 @@ from leanmotion.pipeline.params_file import with_round
 from leanmotion.pipeline.records import read_record
 from leanmotion.pipeline.settings import GRANULARITIES, checked, load_settings
 from leanmotion.pipeline.tables import read_frame
+from leanmotion.pipeline.watched_paths import check_paths
 from leanmotion.pipeline.writing import write_text
 from leanmotion.probing.best_sets import Sets, best, candidates, front, members_of
 
@@ -153,6 +154,26 @@ def table_of(problem: Problem, rows: Sequence[Mapping[str, Any]]) -> tuple[list[
     return head, cells
 
 
+def reading(problem: Problem, data: Path, *, written: bool) -> list[str]:
+    """What the table's words mean, where its figures come from, and what to do next."""
+    part = "a UNet call" if problem.of == "call" else "the motion modules"
+    said = ["multiply-accumulates (macs) and parameters are counted"]
+    if "latency" in problem.saved:
+        said.insert(0, f"latency is measured ({data / 'profile.parquet'})")
+    told = [
+        "predicted damage: how far the final latent moves without these units, squared. It comes from how the model's",
+        f"  output changes without each, and without pairs ({data / 'interaction.parquet'}); [90% interval].",
+        "  It compares sets with one another: 0 is no change. It is no FVD, and says nothing of repair.",
+        f"saved: the share of {part} that goes: {', '.join(said)}.",
+        "which: the units that are deleted, or, where those are fewer, the units that are kept (all but ...).",
+    ]
+    if "latency" in problem.saved and not written:  # whole blocks
+        told.append(
+            "next: the same command with `--write lean` makes the first set a round; `dvc repro` then measures its FVD."
+        )
+    return told
+
+
 def write_front(problem: Problem, budget: str, out: Path) -> int:
     """Write the sets that no other beats in one budget, as CSV: least saving first. Returns how many there are."""
     rows = front(problem.sets.sums(problem.saved[budget]), problem.sets.damage)
@@ -195,9 +216,12 @@ def time_set(params: Path, data: Path, granularity: str, row: Mapping[str, Any])
     from leanmotion.model.teacher import TeacherRecord
 
     settings = load_settings(params)
+    check_paths(settings)
     shares: Any = read_frame(data / "profile.parquet", "profile").set_index("variant")["saving_fraction"]
     samplers = Samplers(settings, TeacherRecord.read(data / "teacher.json"))
     rows = round_latency_rows(samplers.pipeline, settings, {"set": row["removed"]}, shares.to_dict())
     full, timed = rows[0], next(found for found in rows if found["variant"] == "set")
     foretold = timed["predicted"] / full["seconds"]
-    return f"of a call saved: {percent(timed['saving_fraction'])} measured, {percent(foretold)} foretold"
+    return (
+        f"the first set saves {percent(timed['saving_fraction'])} of a call, timed here; {percent(foretold)} foretold"
+    )

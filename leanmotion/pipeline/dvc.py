@@ -14,6 +14,12 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.platforms import is_program
 
 
+def require_dvc() -> None:
+    """Raise `ModuleNotFoundError` where DVC is not installed: a process that is started would only end."""
+    if find_spec("dvc") is None:
+        raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
+
+
 def ask(root: Path, *arguments: str) -> str:
     """What a `dvc` command prints.
 
@@ -21,8 +27,7 @@ def ask(root: Path, *arguments: str) -> str:
         LeanmotionError: not a DVC project, or DVC cannot read it.
         ModuleNotFoundError: DVC is not installed.
     """
-    if find_spec("dvc") is None:  # said here: the process that is started would only end
-        raise ModuleNotFoundError("No module named 'dvc'", name="dvc")
+    require_dvc()
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, encoding="utf-8")
     if done.returncode:
         said = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]

@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.sources import read_flow
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -33,11 +34,7 @@ def refuse_unwritten(path: Path, flow: Path = Path("dvc.yaml")) -> int:
     Raises:
         LeanmotionError: such a setting, the first of them; or no dvc.yaml.
     """
-    raw = read_params(path)
-    try:
-        stages = yaml.safe_load(flow.read_text(encoding="utf-8"))["stages"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise LeanmotionError(f"dvc.yaml: not readable ({type(error).__name__}): run in the project's folder") from None
+    raw, stages = read_params(path), read_flow(flow)
     for name, stage in stages.items():
         for wanted in stage.get("do", stage).get("params", []):
             if isinstance(wanted, str) and "$" not in wanted and not _holds(raw, wanted.split(".")):

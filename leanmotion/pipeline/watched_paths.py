@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.setting_errors import first_problem
+from leanmotion.pipeline.sources import restore
 
 if TYPE_CHECKING:
     from leanmotion.pipeline.settings import Settings
@@ -114,9 +115,7 @@ def check_paths(settings: "Settings") -> None:
     """
     for setting, path, takes in watched(settings):
         if not _is_there(path):
-            raise LeanmotionError(
-                f"{setting}: {path} is missing: restore it (`git checkout`, `dvc pull`), or name {takes}"
-            )
+            raise LeanmotionError(f"{setting}: {path} is missing: restore it ({restore(path)}), or name {takes}")
     if settings.clips.source == "folder":
         clips_folder(settings)
 

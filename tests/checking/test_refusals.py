@@ -335,6 +335,7 @@ SAME = "another function, which the list reaches, refuses the same before"
 ELSEWHERE: dict[str, dict[str, str]] = {
     "clips.latents": {"write_clips": OUTCOME},
     "commands.cli": {"generate": CALL, "show": CALL},
+    "commands.show": {"_refuse_unknown": CALL},
     "commands.drawing": {"draw_clips": CALL, "sampling_of": CALL},
     "commands.readme": {"replaced": CALL},
     "commands.readme_results": {"read_results": STAGE},

@@ -1,16 +1,23 @@
 """`leanmotion plan`: DVC's status and graph in words, on a small real DVC project."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from committed import ROOT
 from typer.testing import CliRunner
 
 from leanmotion.commands.cli import app
-from leanmotion.commands.plan import lines, plan, reasons
+from leanmotion.commands.plan import lines, plan, reasons, refuse_incomplete
 from leanmotion.errors import LeanmotionError
+from leanmotion.pipeline.settings import load_settings
+from leanmotion.pipeline.sources import refuse_missing, restore
+from leanmotion.pipeline.watched_paths import watched
 
 DVC_YAML = """
 stages:
@@ -70,7 +77,8 @@ def test_a_changed_setting_names_its_stage_and_what_is_behind(project: Path, mon
     refused = CliRunner().invoke(app, ["plan"])
     assert refused.exit_code == 2 and "would run" not in refused.output
     # This project's settings are its own.
-    monkeypatch.setattr("leanmotion.pipeline.settings.load_settings", lambda: None)
+    monkeypatch.setattr("leanmotion.commands.plan.load_settings", lambda _: None)
+    monkeypatch.setattr("leanmotion.commands.plan.check_paths", lambda _: None)
     result = CliRunner().invoke(app, ["plan"])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
@@ -114,7 +122,8 @@ def test_every_kind_of_entry_is_said() -> None:
         {"changed outs": {"data/z": "not in cache", "data/v": "not in cache"}}, "changed command"]"""
     )
     assert reasons(entries) == [
-        "data/x is modified", "data/y is missing", "params.yaml: a, b", "its output is not here", "its command changed",
+        "data/x is modified", "data/y is missing", "params.yaml: a, b", "its output is not in DVC's cache",
+        "its command changed",
     ]  # fmt: skip
     assert reasons(["always changed"]) == ["always changed"]
 
@@ -122,3 +131,103 @@ def test_every_kind_of_entry_is_said() -> None:
 def test_outside_a_project_one_line(tmp_path: Path) -> None:
     with pytest.raises(LeanmotionError, match="not inside of a DVC repository"):
         plan(tmp_path)
+
+
+@pytest.fixture
+def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's own dvc.yaml, with all that it names and no stage makes, as empty files."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(text)
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    for path in re.findall(r"^ *- ((?:stages|leanmotion|metrics)/[\w./]+)$", text, re.MULTILINE):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    for _, path, _ in watched(load_settings(tmp_path / "params.yaml")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    return tmp_path
+
+
+def test_every_file_that_settings_name_is_missed_by_name(flow: Path) -> None:
+    refuse_incomplete()
+    for setting, path, _ in list(watched(load_settings(flow / "params.yaml"))):
+        (flow / path).rename(flow / "away")
+        done = CliRunner().invoke(app, ["plan"])
+        assert done.exit_code == 2 and done.stdout == "", setting
+        assert len(done.stderr.splitlines()) == 1
+        # Several settings may name one path: the first of them is said.
+        assert path in done.stderr and "is missing: restore it (`git checkout -- " in done.stderr
+        (flow / "away").rename(flow / path)
+
+
+def test_every_file_that_dvc_yaml_names_and_no_stage_makes_is_missed_by_name(flow: Path) -> None:
+    refuse_missing(flow)
+    stages = yaml.safe_load((flow / "dvc.yaml").read_text())["stages"]
+    bodies = {name: stage.get("do", stage) for name, stage in stages.items()}
+    named = {dep for body in bodies.values() for dep in body["deps"] if "$" not in dep and (flow / dep).exists()}
+    assert {"stages/rank.py", "metrics/carry_over.parquet", "leanmotion/model"} <= named
+    for path in sorted(named):
+        (flow / path).rename(flow / "away")
+        with pytest.raises(
+            LeanmotionError, match=rf"^{path} is missing, which stage \w+ reads and no stage makes: rest"
+        ):
+            refuse_missing(flow)
+        (flow / "away").rename(flow / path)
+
+
+def test_what_stages_make_may_be_missing(tmp_path: Path) -> None:
+    """Outputs, what lies in an output folder, a family's outputs; in every way that DVC lets them be written."""
+    stages = {
+        "a": {"cmd": "x", "outs": [{"folder": {"cache": False}}], "metrics": ["m.json"]},
+        "b": {"foreach": ["1"], "do": {"cmd": "x", "outs": ["v/${item}.bin"]}},
+        "c": {
+            "cmd": "x",
+            "deps": ["folder/one", "m.json", "v/1.bin", "v", "folder", "${teacher.base}"],
+            "plots": ["p.csv"],
+        },
+        "d": {"cmd": "x"},
+        "e": {"cmd": "x", "deps": ["p.csv"]},
+    }
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    refuse_missing(tmp_path)
+    for other in ("folders", "v.bin", "m.json.txt"):
+        stages["d"]["deps"] = [other]
+        (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+        with pytest.raises(LeanmotionError, match=rf"{other} is missing, which stage d reads"):
+            refuse_missing(tmp_path)
+
+
+def test_the_mend_is_dvcs_where_it_was_added_to_dvc(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mine.dvc").touch()
+    for path in ("data/mine", "data/mine/weights.safetensors"):
+        assert restore(path, tmp_path) == "`dvc checkout data/mine.dvc`, or `dvc pull data/mine.dvc`"
+    assert restore("data/other", tmp_path) == "`git checkout -- data/other`, where git holds it"
+    assert "git checkout" in restore("x" * 5000 + "/y", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", [["plan"], ["check"], ["dag"], ["sweep"], ["generate", "--prompt", "x", "-o", "c.gif"]]
+)
+def test_without_params_every_command_says_the_same(
+    flow: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dvc(flow, "init", "--no-scm")
+    (flow / "params.yaml").unlink()
+    (flow / "data/export/pruned").mkdir(parents=True)
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and done.stderr.startswith("error: params.yaml: no such file: run from the project's")
+
+
+@pytest.mark.parametrize("words", [["check"], ["sweep"]])
+def test_other_commands_miss_the_teacher_by_its_setting(flow: Path, words: list[str]) -> None:
+    (flow / "data/teacher/adapter").unlink()
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and done.stderr.startswith("error: teacher.adapter: data/teacher/adapter is missing")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_generate_before_a_run_says_what_makes_the_adapter(flow: Path) -> None:
+    done = CliRunner().invoke(app, ["generate", "--prompt", "x", "-o", "c.gif"])
+    assert done.exit_code == 2 and "--adapter data/export/pruned: no such folder: `dvc repro export`" in done.stderr

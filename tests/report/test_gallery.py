@@ -80,3 +80,18 @@ def test_show_does_not_advise_to_delete_what_is_no_table(tmp_path: Path, name: s
 def test_help_keeps_lines_apart_without_showing_how() -> None:
     for command in ([], ["check"], ["generate"], ["show"]):
         assert "\\b" not in CliRunner().invoke(app, [*command, "--help"]).output
+
+
+COMMANDS = ("check", "taken", "plan", "dag", "solve", "sweep", "generate", "show", "readme")
+
+
+def test_help_says_all_of_it() -> None:
+    """Neither does markup take `[default: ...]` for its own, nor is a command's line in the list cut off."""
+    whole = CliRunner().invoke(app, ["--help"]).output
+    assert "..." not in whole.replace('--prompt "..."', "")
+    assert all(f"  {name} " in whole for name in COMMANDS)
+    said = " ".join(CliRunner().invoke(app, ["generate", "--help"]).output.split())
+    assert "hub id [default: teacher.base]" in said
+    assert said.count("[default: as the adapter was judged, else by the settings]") == 5
+    for name in COMMANDS:
+        assert max(map(len, CliRunner().invoke(app, [name, "--help"]).output.splitlines())) <= 80
