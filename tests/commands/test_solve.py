@@ -103,6 +103,7 @@ def test_the_best_set_becomes_a_round(run: Run, params: Path, tmp_path: Path) ->
     done = command(run, params, "--blocks", "4", "--pareto", str(front), "--write", "lean")
     assert done.exit_code == 0, done.output
     assert "predicted damage" in done.output and "dvc repro" in done.output
+    assert "next: " not in done.stdout, "it is written already"
     assert params.read_text().startswith("# mine\n")
     added = load_settings(params).rounds["lean"]
     assert added.from_ == "base" and added.blocks == asked(run, {}, 4)[0]["removed"]
@@ -111,6 +112,26 @@ def test_the_best_set_becomes_a_round(run: Run, params: Path, tmp_path: Path) ->
     for name in ("latency_saved", "damage"):
         assert (np.diff([float(row[name]) for row in rows]) > 0).all()
     assert [len(row["removed"].split()) for row in rows] == [int(row["deleted"]) for row in rows]
+
+
+def test_the_table_says_what_its_words_mean_and_what_to_do_next(run: Run, params: Path) -> None:
+    said = " ".join(command(run, params, "--blocks", "3").stdout.split())
+    for words in (
+        "predicted damage: ",
+        "It is no FVD",
+        "saved: the share of a UNet call",
+        "which: ",
+        "profile.parquet",
+    ):
+        assert words in said
+    assert "next: the same command with `--write lean`" in said
+    parts = " ".join(
+        command(run, params, "--macs", "95%", "--granularity", "attention", "--of", "motion").stdout.split()
+    )
+    assert "saved: the share of the motion modules" in parts
+    assert "next: " not in parts and "profile.parquet" not in parts, (
+        "rounds delete whole blocks, and only these are timed"
+    )
 
 
 def test_a_round_that_cannot_be_written_leaves_the_settings(run: Run, params: Path) -> None:
