@@ -111,7 +111,7 @@ def words(page: str) -> str:
 
 def test_it_leads_with_the_readmes_sentence(run: Run, tmp_path: Path) -> None:
     """The same share of a call and the same excess, whichever way it goes."""
-    for excess, said in ((0.123, "12.3% more than"), (-0.0821, "8.2% less than")):
+    for excess, said in ((0.123, "12% more than"), (-0.0821, "8% less than")):
         found = read_artefacts(run.settings, run.data)
         rows = found.confirmed.copy()
         rows.loc[rows["set"] == "all", "excess"] = excess

@@ -34,11 +34,11 @@ def sentence(found: Artefacts) -> Markup:
         data(len(found.removed[found.chosen])),
         total,
         data(share, f"{share:.0%}"),
-        data(excess, percent(abs(excess))),
+        data(excess, f"{abs(excess):.0%}"),
         "more" if excess >= 0 else "less",
         found.settings.evaluation.interval,
-        data(low, percent(low)),
-        data(high, percent(high)),
+        data(low, f"{low:.0%}"),
+        data(high, f"{high:.0%}"),
     )
 
 
