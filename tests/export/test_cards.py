@@ -253,7 +253,7 @@ def test_the_portable_cards_scheduler_is_the_judged_one(settings, name: str) -> 
         ("sample", "**This base predicts `sample`**, for which AnimateDiff-Evolved has no setting"),
     ],
 )
-def test_comfyuis_card_names_checkpoint_betas_and_prediction(settings, predicts: str, said: str) -> None:
+def test_comfyuis_card_names_checkpoint_betas_and_prediction(settings, predicts: Any, said: str) -> None:
     judged = judged_sampling(settings.sampling, DDIMScheduler(beta_schedule="linear", prediction_type=predicts))
     text = " ".join(write(settings, judged=judged)["comfyui"].split())
     assert said in text and ("predicts v" in text) == (predicts == "v_prediction")
