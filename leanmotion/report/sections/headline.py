@@ -5,6 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import amount, data, listed, milli, missing, percent, short, within
+from leanmotion.ranking.rounding import UNIT, rounded
 from leanmotion.report.artefacts import BASE, Artefacts
 from leanmotion.report.elements import Cell, Table
 
@@ -26,7 +27,8 @@ def sentence(found: Artefacts) -> Markup:
         return Markup("No block of {} is deleted: {}").format(total, found.selection["reason"])
     together = found.confirmed.to_dict("records")[0]
     share = call_share(found, found.chosen)
-    excess, low, high = (together[f"excess{end}"] for end in ("", "_low", "_high"))
+    # As in metrics/, and so in the README: rounded once more from all digits, a half would go the other way.
+    excess, low, high = (rounded(together[f"excess{end}"], UNIT) for end in ("", "_low", "_high"))
     return Markup(
         "Without {} of its {} motion blocks the model needs {} of the time for a UNet call. FVD to the original's "
         "clips is {} {} than that of another seed ({:.0%} interval: {} to {})."
@@ -34,11 +36,11 @@ def sentence(found: Artefacts) -> Markup:
         data(len(found.removed[found.chosen])),
         total,
         data(share, f"{share:.0%}"),
-        data(excess, f"{abs(excess):.0%}"),
+        data(together["excess"], f"{abs(excess):.0%}"),
         "more" if excess >= 0 else "less",
         found.settings.evaluation.interval,
-        data(low, f"{low:.0%}"),
-        data(high, f"{high:.0%}"),
+        data(together["excess_low"], f"{low:.0%}"),
+        data(together["excess_high"], f"{high:.0%}"),
     )
 
 
@@ -59,13 +61,12 @@ def motion_time(found: Artefacts) -> Markup | None:
             data(whole, milli(whole))
         )
     return Markup(
-        "Of such a call the motion modules take {} ms instead of {} ms: they alone are {}x {}. The rest is the image "
-        "model's, and stays."
+        "Of such a call the motion modules take {} ms instead of {} ms: they alone run {}x as fast. The rest is the "
+        "image model's, and stays."
     ).format(
         data(left, milli(left)),
         data(whole, milli(whole)),
         data(times, short(times, 2)),
-        "faster" if times >= 1 else "as fast",
     )
 
 
@@ -103,8 +104,8 @@ def three_excesses(found: Artefacts) -> Markup | None:
     rows = found.evaluation[(found.evaluation["round"] == found.chosen) & (found.evaluation["arm"] == "distilled")]
     by = rows.set_index("split").to_dict("index")
     return Markup(
-        "This page has three excesses of {}, each of other clips: {} on the select split ({} clips), where the stop "
-        "rule looked and luck helps to be chosen; {} on the report split ({} clips); {} above ({} clips). Believe the "
+        "This page has three excesses of {}, each of other clips: {} on the select split ({} clips), by which it was "
+        "chosen, so that luck lowers it; {} on the report split ({} clips); {} at the top ({} clips). Believe the "
         "last: it has the most clips, and no choice used them."
     ).format(
         found.chosen,
