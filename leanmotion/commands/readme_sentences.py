@@ -85,8 +85,9 @@ def _choice(found: Results) -> list[str]:
     said = [f"*Excess* is by how much FVD across seeds is above the yardstick. {found.reason}"]
     if (new := found.confirmed) and new["removed"]:
         said.append(
-            f"The table's clips say {float(found.selection['distilled_excess']):.0%}, the top's {new['excess']:.0%}: "
-            "each are other clips. Believe the top: it has most clips, and no choice used them."
+            f"The table's clips say {float(found.selection['distilled_excess']):.0%}, the top's {new['excess']:.0%}. "
+            "Each is of other clips, and luck lowers the one that chose. Believe the top: it has most clips, and chose "
+            "nothing."
         )
     if not found.confirmed:
         low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
@@ -119,7 +120,7 @@ def _looks(found: Results) -> list[str]:
 def _trust(found: Results) -> list[str]:
     said = []
     if (tau := found.ranking.get("split_half_tau")) is not None:
-        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: the same order).")
+        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: same order).")
     if found.teacher:
         read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
         said.append(

@@ -186,7 +186,7 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     )
     # Three excesses, each of other clips: which to believe.
     third = float(readme.read_results(SETTINGS, run.metrics).selection["distilled_excess"])
-    assert f"The table's clips say {third:.0%}, the top's 15%: each are other clips. Believe the top" in said["reading"]
+    assert f"The table's clips say {third:.0%}, the top's 15%. Each is of other clips" in said["reading"]
     # The report split's own, wider interval is no second answer beside it.
     assert "On the report split" not in said["reading"]
     nearer = blocks(confirm(run, tmp_path / "nearer", excess=-0.11))["results"]

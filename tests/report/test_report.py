@@ -172,8 +172,8 @@ def test_the_ranking_table_holds_every_block_in_order(run: Run, page: str) -> No
     table = page[page.index('id="ranking-table"') :].split("</table>")[0]
     assert re.findall(r'<th scope="row">(\w+)</th>', table) == run.order
     assert (
-        f"Neighbours in the order that these videos cannot tell apart, group by group: {run.order[0]} and {run.order[1]}."
-        in page
+        "Neighbours in the order that these videos cannot tell apart, group by group: "
+        f"{run.order[0]} and {run.order[1]}." in page
     )
 
 
