@@ -58,5 +58,94 @@ def influence(rows: Sequence[Mapping[str, Any]], spent: Mapping[str, int]) -> No
     ordered = sorted(by_block, key=lambda block: sum(by_block[block].values()))
     cells = [[b, sum(by_block[b].values()), *(by_block[b][step] for step in steps)] for b in ordered]
     share = (spent["macs_walk"] + spent["macs_temporal_transformer"]) / spent["drawn_temporal_transformer"]
+    note = f"blocks take {percent(share)} of the MACs that FVD draws with"
+    show("change of the output, squared and weighted", ["without", "sum", *(f"step {k}" for k in steps)], cells, note)
+
+
+def latency(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Measured time of a UNet call, by what is removed; most saved first, the whole UNet above, the ceiling below.
+
+    Args:
+        rows: of artefact `profile`, or of `latency`, whose savings stand beside those that single blocks predict.
+    """
+    first, *middle, last = rows
+    watched = [row for row in middle if row["variant"] == "watched"]
+    middle = [row for row in middle if row not in watched]
+    predicted = "predicted" in first
+    head = ["without", "blocks", "ms", "saves, ms", *(["predicted, ms"] if predicted else []), "of the call"]
+    head += ["MACs", "parameters"]
+    ordered = [first, *watched, *sorted(middle, key=lambda row: -row["saving"]), last]
+    cells = [
+        [
+            row["variant"], str(row["blocks"]), milli(row["seconds"]), spread(row, "saving", milli),
+            *([milli(row["predicted"])] if predicted else []), percent(row["saving_fraction"]), amount(row["macs"]),
+            amount(row["parameters"]),
+        ]
+        for row in ordered
+    ]  # fmt: skip
+    ceiling = first["seconds"] / last["seconds"]
+    note = f"full: nothing removed, noise; none: no motion module left, the ceiling of any gain, {ceiling:.2f}x"
+    if watched:
+        added = milli(sum(row["saving"] for row in middle))
+        note += f"; watched: with a clock on every block, inside which all blocks together take {added} ms"
+    if predicted:
+        note += "; predicted: the time of each block inside the calls of `profile`, as shares of a call, added up"
+    show("time of a UNet call, median and quartiles", head, cells, note)
+
+
+def ranking(rows: Sequence[Mapping[str, Any]], note: str) -> None:
+    """The blocks, least important first."""
+    head = ["block", "FVD without it", "paired", "rank", "tie", "cosine", "MACs", "parameters"]
+    cells = [
+        [
+            row["block"], spread(row, "fvd"), spread(row, "paired"),
+            "" if row["rank_low"] is None else f"{row['rank_low'] + 1} to {row['rank_high'] + 1}",
+            "tied" if row["tied"] else "", row["similarity"], amount(row["macs"]), amount(row["parameters"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("least important first", head, cells, note)
+
+
+def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
+    """A round's loss terms at both ends, each the mean of up to five steps."""
+    if not rows:
+        print(": ".join(part for part in (name, "nothing was trained", note) if part))
+        return
+    few = max(1, min(5, len(rows) // 2))
+
+    def mean(term: str, part: Sequence[Mapping[str, Any]]) -> str:
+        known = [row[term] for row in part if row[term] is not None]
+        return short(sum(known) / len(known)) if known else "-"
+
+    terms = [term for term in ("total", "endpoint", "output", "feature", "task") if rows[0][term] is not None]
+    cells = [[term, mean(term, rows[:few]), mean(term, rows[-few:])] for term in terms]
+    show(f"{name}: {len(rows)} steps", ["loss", f"first {few}", f"last {few}"], cells, note)
+
+
+def evaluation(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Every round and arm of both splits."""
+    head = ["split, round", "arm", "removed", "FVD, same seeds", "FVD, other seeds", "null", "excess", "motion read"]
+    cells = [
+        [
+            f"{row['split']} {row['round']}", row["arm"], str(row["removed"]), spread(row, "fvd"),
+            spread(row, "fvd_cross"), row["null"], spread(row, "excess", percent), percent(row["motion_accuracy"]),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    show("rounds", head, cells)
+
+
+def confirmed(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The chosen round in all sets together, and in each."""
+    head = [f"{rows[0]['round']}, set", "clips", "FVD, other seeds", "null", "excess", "FVD, same seeds", "motion read"]
+    cells = [
+        [
+            row["set"] if i else f"{row['set']}, dealt anew", str(row["videos"]), spread(row, "fvd_cross"),
+            row["null"], spread(row, "excess", percent), spread(row, "fvd"), spread(row, "motion_accuracy", percent),
+        ]
+        for i, row in enumerate(rows)
+    ]  # fmt: skip
+    norm = "all frames together" if rows[0]["motion_norm"] == "clip" else "each frame by itself"
     note = "all: the mean over many ways to deal these clips into sets, not over the rows below (docs/method.md)"
     show(f"confirmed under seeds that nothing else used; motion norm over {norm}", head, cells, note)
