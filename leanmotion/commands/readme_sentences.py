@@ -39,8 +39,8 @@ def measured(found: Results) -> list[str]:
     ]
     if (new := found.confirmed) and new["removed"]:
         said.append(
-            f"The sentence at the top is of {new['sets']} other sets of {new['videos'] // new['sets']} clips: "
-            f"{new['captions']} captions, new seeds."
+            f"The sentence at the top is of {new['videos']} other clips ({new['captions']} captions, new seeds): means "
+            f"over sets of {new['videos'] // new['sets']}, dealt from them {found.settings.evaluation.resamples} times."
         )
         said += _under_other_norm(found, new)
     return [" ".join(said)]
@@ -55,8 +55,8 @@ def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
         where = "over all frames, as in stock diffusers"
     excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
     return [
-        f"With motion normalised {where}, in both models, that difference is {excess} ({low} to {high}; "
-        f"{new['other_norm_sets']} sets, where other seeds are at {short(new['other_norm_null'])})."
+        f"With motion normalised {where}, in both models, it says {excess} ({low} to {high}; "
+        f"{new['other_norm_videos']} clips)."
     ]
 
 
@@ -67,14 +67,15 @@ def reading(found: Results) -> list[str]:
 
 def _columns(found: Results) -> list[str]:
     base = next(row for row in found.rounds if row["round"] == "base")
+    low, high = (short(real(base, f"distilled_fvd_{end}")) for end in ("low", "high"))
     said = [
         "*FVD* is the distance to the original's clips of the same prompts and seeds: lower is closer. Other seeds of "
-        f"the original give {short(real(base, 'null'))}: the yardstick."
+        f"the original give {short(real(base, 'null'))} [{low}, {high}]: the yardstick."
     ]
     if base.get("distilled_motion_accuracy"):
         said.append("*Motion shown* is the share of clips in which a reader finds the caption's motion.")
     if any(untrained(found, row) for row in found.rounds):
-        said.append("*Not repaired*: there was too little harm to train for, or training did not help and was dropped.")
+        said.append("*Not repaired*: too little harm to train for, or training did not help.")
     return said
 
 
@@ -82,6 +83,12 @@ def _choice(found: Results) -> list[str]:
     if found.selection["round"] == "base":
         return []
     said = [f"*Excess* is by how much FVD across seeds is above the yardstick. {found.reason}"]
+    if (new := found.confirmed) and new["removed"]:
+        said.append(
+            f"The table's clips say {float(found.selection['distilled_excess']):.0%}, the top's {new['excess']:.0%}. "
+            "Each is of other clips, and luck lowers the one that chose. Believe the top: it has most clips, and chose "
+            "nothing."
+        )
     if not found.confirmed:
         low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
         said.append(
@@ -113,7 +120,7 @@ def _looks(found: Results) -> list[str]:
 def _trust(found: Results) -> list[str]:
     said = []
     if (tau := found.ranking.get("split_half_tau")) is not None:
-        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: the same order).")
+        said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: same order).")
     if found.teacher:
         read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
         said.append(

@@ -5,7 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from leanmotion.export.comfyui import NODE, WIDTHS, value_schedule
+from leanmotion.export.comfyui import NODE, WIDTHS, beta_schedule, checkpoint_file, raw_schedule, value_schedule
 from leanmotion.export.precision import ROUNDING
 from leanmotion.model.student import Student
 from leanmotion.model.teacher import TeacherRecord
@@ -14,6 +14,7 @@ from leanmotion.pipeline.watched_paths import read_pin
 
 FORMS = ("pruned", "portable", "original", "comfyui", "node")
 """Those that have a card; `node` is the custom node inside of `comfyui`."""
+_TOLD = ("beta_schedule", "prediction_type", "timestep_spacing", "steps_offset", "clip_sample")
 
 
 def write_cards(
@@ -44,6 +45,7 @@ def write_cards(
         **_what_it_saves(record, student, evidence),
         **_how_it_was_judged(settings, student, evidence, judged),
         **_how_it_loads(settings, record),
+        **_how_it_draws(settings, judged),
         "comfyui": comfyui,
         "values": value_schedule(student.removed),
         "node": NODE,
@@ -65,8 +67,8 @@ def _what_it_is(settings: Settings, record: TeacherRecord, student: Student) -> 
         "blocks": len(teacher.blocks),
         "repair": steps if student.steps else "and the rest left as it was: training was not needed, or did not help",
         "odd_widths": "" if tuple(widths) == WIDTHS else ", ".join(map(str, widths)),
-        "base": _hub_or_path(teacher.base, "teacher.base"),
-        "adapter": _hub_or_path(teacher.adapter, "teacher.adapter"),
+        "base": hub_or_path(teacher.base, "teacher.base"),
+        "adapter": hub_or_path(teacher.adapter, "teacher.adapter"),
         "base_revision": f" at {revisions['base']}" if "base" in revisions else "",
         "adapter_revision": f" at {revisions['adapter']}" if "adapter" in revisions else "",
         "sha256": record.weights,
@@ -107,7 +109,7 @@ def _how_it_was_judged(
 
 def _how_it_loads(settings: Settings, record: TeacherRecord) -> dict[str, str]:
     """As a call names the base: with its commit on the hub, and the dtype that the evidence was drawn in."""
-    base = f'"{_hub_or_path(settings.teacher.base, "teacher.base")}"'
+    base = f'"{hub_or_path(settings.teacher.base, "teacher.base")}"'
     more = []
     if commit := record.revisions.get("base"):
         more.append(f'revision="{commit}"')
@@ -121,14 +123,37 @@ def _how_it_loads(settings: Settings, record: TeacherRecord) -> dict[str, str]:
     }
 
 
+def _how_it_draws(settings: Settings, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """A call of stock diffusers that draws as was judged, and what ComfyUI's nodes call the same."""
+    scheduler, negative = judged["scheduler"], judged["negative"]
+    call = {
+        "num_frames": judged["frames"],
+        "height": judged["height"],
+        "width": judged["width"],
+        "num_inference_steps": judged["steps"],
+        "guidance_scale": judged["guidance"],
+        **({"negative_prompt": negative} if negative and judged["guidance"] > 1 else {}),
+    }
+    told = {name: scheduler[name] for name in _TOLD if name in scheduler}
+    return {
+        "call": ", ".join(f"{name}={value!r}" for name, value in call.items()),
+        "other_scheduler": "" if settings.sampling.scheduler == "base" else scheduler["_class_name"],
+        "scheduler_arguments": ", ".join(f"{name}={value!r}" for name, value in told.items()),
+        "checkpoint": checkpoint_file(hub_or_path(settings.teacher.base, "teacher.base")),
+        "betas": scheduler.get("beta_schedule"),
+        "beta_schedule": beta_schedule(scheduler),
+        "raw": raw_schedule(scheduler),
+        "predicts": scheduler.get("prediction_type", "epsilon"),
+    }
+
+
 def _arm(student: Student) -> str:
     return "original" if student.is_teacher else "distilled"
 
 
 def _described(scheduler: Mapping[str, Any]) -> str:
     """A scheduler by its class and what commonly differs between two of one class."""
-    told = ("beta_schedule", "prediction_type", "timestep_spacing", "steps_offset", "clip_sample")
-    return f"{scheduler['_class_name']} ({', '.join(f'{k} {scheduler[k]}' for k in told if k in scheduler)})"
+    return f"{scheduler['_class_name']} ({', '.join(f'{k} {scheduler[k]}' for k in _TOLD if k in scheduler)})"
 
 
 def _hub(path: str, setting: str) -> str:
@@ -137,7 +162,7 @@ def _hub(path: str, setting: str) -> str:
     return "" if pin is None else "/".join(pin.hub.split("/")[:2])
 
 
-def _hub_or_path(path: str, setting: str) -> str:
+def hub_or_path(path: str, setting: str) -> str:
     """What a reader of the card can load: a model of the hub by its name there."""
     pin = read_pin(path, setting)
     return path if pin is None else pin.hub

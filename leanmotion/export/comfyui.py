@@ -30,6 +30,9 @@ _SPACINGS = {"leading": "ddim_uniform", "trailing": "sgm_uniform", "linspace": "
 # Evolved's names for diffusers' schedules: its "linear" is linear in the square roots, as diffusers' scaled_linear.
 _BETAS = {"linear": "sqrt_linear (AnimateDiff)", "scaled_linear": "linear (HotshotXL/default)"}
 _LCM_BETAS = {"linear": "lcm >> sqrt_linear", "scaled_linear": "lcm"}
+_RAW_BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
+# The one base whose file goes by another name than its repository's.
+_FILES = {"stable-diffusion-v1-5/stable-diffusion-v1-5": "v1-5-pruned-emaonly.safetensors"}
 
 
 def has_its_blocks(blocks: Collection[str]) -> bool:
@@ -46,12 +49,23 @@ def value_schedule(removed: Collection[str]) -> str:
     return ", ".join(f"{i} = {0.0 if block in removed else 1.0}" for i, block in enumerate(BLOCKS))
 
 
-def workflow(removed: Collection[str], judged: Mapping[str, Any]) -> dict[str, Any]:
+def checkpoint_file(base: str) -> str:
+    """What the workflow calls the checkpoint: the base's own file, or its repository's or folder's name.
+
+    Args:
+        base: a path, or a model of the hub by its name there.
+    """
+    name = base.rstrip("/").rsplit("/", 1)[-1]
+    return _FILES.get(base, name if name.endswith((".safetensors", ".ckpt")) else f"{name}.safetensors")
+
+
+def workflow(removed: Collection[str], judged: Mapping[str, Any], checkpoint_name: str) -> dict[str, Any]:
     """A workflow of stock nodes, removed blocks skipped, in ComfyUI's API format, which its page loads too.
 
     Args:
         removed: ids of whole blocks.
         judged: how the adapter was judged (`leanmotion.model.judged_sampling`): what of it ComfyUI has a word for.
+        checkpoint_name: the base's file (`checkpoint_file`).
     """
     nodes: dict[str, Any] = {}
 
@@ -59,15 +73,22 @@ def workflow(removed: Collection[str], judged: Mapping[str, Any]) -> dict[str, A
         nodes[name] = {"class_type": kind, "inputs": inputs}
         return name
 
-    checkpoint = node("checkpoint", "CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly.safetensors")
+    checkpoint = node("checkpoint", "CheckpointLoaderSimple", ckpt_name=checkpoint_name)
     motion = node("motion", "ADE_LoadAnimateDiffModel", model_name=MOTION_FILE)
     values = node("values", "ADE_ValueScheduling", values=value_schedule(removed), print_schedule=False, max_length=0)
     skipped = node("blocks", "ADE_PerBlock_SD15_FromFloats", effect_21_floats=[values, 1])
     applied = node("apply", "ADE_ApplyAnimateDiffModelSimple", motion_model=[motion, 0], per_block=[skipped, 0])
     model = node(
         "evolved", "ADE_UseEvolvedSampling",
-        model=[checkpoint, 0], m_models=[applied, 0], beta_schedule=_beta_schedule(judged["scheduler"]),
+        model=[checkpoint, 0], m_models=[applied, 0], beta_schedule=beta_schedule(judged["scheduler"]),
     )  # fmt: skip
+    if schedule := raw_schedule(judged["scheduler"]):
+        sigmas = node("sigmas", "ADE_RawSigmaSchedule", **schedule)
+        settings = node(
+            "settings", "ADE_AnimateDiffSamplingSettings",
+            batch_offset=0, noise_type="default", seed_gen="comfy", seed_offset=0, sigma_schedule=[sigmas, 0],
+        )  # fmt: skip
+        nodes[model]["inputs"]["sample_settings"] = [settings, 0]
     prompt = node("prompt", "CLIPTextEncode", clip=[checkpoint, 1], text="a prompt")
     negative = node("negative", "CLIPTextEncode", clip=[checkpoint, 1], text=judged["negative"])
     noise = node(
@@ -95,7 +116,9 @@ def write_node(folder: Path, card: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
 
 
-def write_comfyui(folder: Path, removed: Collection[str], judged: Mapping[str, Any], cards: Mapping[str, str]) -> None:
+def write_comfyui(
+    folder: Path, removed: Collection[str], judged: Mapping[str, Any], cards: Mapping[str, str], checkpoint: str
+) -> None:
     """Write the comfyui form: card, workflow, custom node.
 
     Args:
@@ -103,13 +126,35 @@ def write_comfyui(folder: Path, removed: Collection[str], judged: Mapping[str, A
         removed: ids of whole blocks.
         judged: as in `workflow`.
         cards: texts of `comfyui` and `node`.
+        checkpoint: the base's file.
     """
     write_node(folder / NODE, cards["node"])
-    text = json.dumps(workflow(removed, judged), indent=2) + "\n"
+    text = json.dumps(workflow(removed, judged, checkpoint), indent=2) + "\n"
     (folder / WORKFLOW).write_text(text, encoding="utf-8", newline="\n")
     (folder / "README.md").write_text(cards["comfyui"], encoding="utf-8", newline="\n")
 
 
-def _beta_schedule(scheduler: Mapping[str, Any]) -> str:
+def raw_schedule(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs of Evolved's node "Create Raw Sigma Schedule" for a base that predicts v; empty for others.
+
+    A name of `beta_schedule` cannot say v: Evolved takes the prediction that ComfyUI found in the checkpoint, and puts
+    it in the place of what a "ModelSamplingDiscrete" before it has set. One after it brings ComfyUI's own betas. A
+    sigma schedule says both, and goes before `beta_schedule` (commit d8d163c: nodes_gen2.py, nodes_sigma_schedule.py).
+    """
+    if scheduler.get("prediction_type") != "v_prediction":
+        return {}
+    betas = str(scheduler.get("beta_schedule"))
+    return {
+        "raw_beta_schedule": _RAW_BETAS.get(betas, betas),
+        "linear_start": scheduler.get("beta_start", 0.00085),
+        "linear_end": scheduler.get("beta_end", 0.012),
+        "sampling": "v_prediction",
+        "lcm_original_timesteps": 50,
+        "zsnr": bool(scheduler.get("rescale_betas_zero_snr", False)),
+    }
+
+
+def beta_schedule(scheduler: Mapping[str, Any]) -> str:
+    """Evolved's name for a scheduler's betas; `autoselect` where it has none."""
     names = _LCM_BETAS if scheduler["_class_name"] == "LCMScheduler" else _BETAS
     return names.get(str(scheduler.get("beta_schedule")), "autoselect")

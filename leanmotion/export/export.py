@@ -10,8 +10,8 @@ import torch
 from leanmotion.cost.macs import unet_inputs, unet_macs
 from leanmotion.distillation.rounds import student_unet
 from leanmotion.errors import LeanmotionError
-from leanmotion.export.cards import write_cards
-from leanmotion.export.comfyui import MOTION_FILE, has_its_blocks, write_comfyui
+from leanmotion.export.cards import hub_or_path, write_cards
+from leanmotion.export.comfyui import MOTION_FILE, checkpoint_file, has_its_blocks, write_comfyui
 from leanmotion.export.precision import cast_motion, round_motion
 from leanmotion.model.judged_sampling import judged_sampling
 from leanmotion.model.motion_norm import set_motion_norm
@@ -74,7 +74,8 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
             _write_card(partial / form, cards[form])
         _write_original(samplers, unet, partial / "original", cards["original"])
         if comfyui:
-            write_comfyui(partial / "comfyui", student.removed, judged, cards)
+            checkpoint = checkpoint_file(hub_or_path(settings.teacher.base, "teacher.base"))
+            write_comfyui(partial / "comfyui", student.removed, judged, cards, checkpoint)
         if half:
             cast_motion(unet, torch.float32)
         _check_forms(samplers, unet, partial)

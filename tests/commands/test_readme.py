@@ -148,6 +148,11 @@ def test_the_command_writes_table_and_pictures(run: Run, project: Path) -> None:
         for name in ("base", "r2", "all", "none")
     }
     # Every round was drawn with its own clips, also the one with nothing left to train.
+    # The columns are of the same seeds, so that the original's own row is 0; what other seeds change is a sentence.
+    assert re.search(r"\| original \| 0 \| 0 \| 0 \|", text) and "other seeds |" not in text
+    base = rows.query("round == 'base'").iloc[0]
+    yardstick = f"{base['null']:.3g} [{base['fvd_cross_low']:.3g}, {base['fvd_cross_high']:.3g}]: the yardstick."
+    assert yardstick in " ".join(text.split())
     assert "not repaired" not in next(line for line in text.splitlines() if line.startswith("| all |"))
     again = [path.read_bytes() for path in written]
     write(run, project)
@@ -175,7 +180,13 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
         "seeds has 8.25: 15% more (90% interval: -10% to 44%).**"
     ) in top
     assert "93.8% of these clips show the motion asked for; of the original's, 95.8%." in top
-    assert "of 4 other sets of 48 clips: 16 captions, new seeds." in said["reading"]
+    assert (
+        "of 192 other clips (16 captions, new seeds): means over sets of 48, dealt from them 200 times."
+        in said["reading"]
+    )
+    # Three excesses, each of other clips: which to believe.
+    third = float(readme.read_results(SETTINGS, run.metrics).selection["distilled_excess"])
+    assert f"The table's clips say {third:.0%}, the top's 15%. Each is of other clips" in said["reading"]
     # The report split's own, wider interval is no second answer beside it.
     assert "On the report split" not in said["reading"]
     nearer = blocks(confirm(run, tmp_path / "nearer", excess=-0.11))["results"]
@@ -184,10 +195,10 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     assert "motion asked for" not in blocks(alone)["results"]
     ends = {"": 1.04, "_low": 0.5, "_high": 2.0}
     other = {f"other_norm_excess{end}": value for end, value in ends.items()}
-    said = blocks(confirm(run, tmp_path / "other", other_norm_sets=2, other_norm_null=10.25, **other))
+    said = blocks(confirm(run, tmp_path / "other", other_norm_videos=96, **other))
     assert (
-        "With motion normalised frame by frame, as in ComfyUI, in both models, that difference is 104% (50% to 200%; "
-        "2 sets, where other seeds are at 10.2)." in said["reading"]
+        "With motion normalised frame by frame, as in ComfyUI, in both models, it says 104% (50% to 200%; 96 clips)."
+        in said["reading"]
     )
     timed = blocks(alone, {"base": 0.08, "r2": 0.06})["results"]
     assert "the model needs 75% of the time for a UNet call, and the FVD" in timed

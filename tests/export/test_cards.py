@@ -5,13 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from clients import original_unet, value_schedule
+from diffusers import DDIMScheduler
 from models import TOPOLOGIES
+from PIL import Image
 from safetensors.torch import load_file
 from tiny import BLOCKS, tiny_params, tiny_settings
 
@@ -121,12 +124,13 @@ def front(text: str) -> dict[str, Any]:
     return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])  # pyright: ignore
 
 
-def write(settings: Settings, removed: tuple[str, ...] = REMOVED, steps: int = 7) -> dict[str, str]:
-    from diffusers import DDIMScheduler
-
+def write(
+    settings: Settings, removed: tuple[str, ...] = REMOVED, steps: int = 7, judged: dict[str, Any] | None = None
+) -> dict[str, str]:
+    judged = judged or judged_sampling(settings.sampling, DDIMScheduler())
     record = TeacherRecord("0" * 64, {}, "float32", {"block_out_channels": [320, 640, 1280, 1280]}, 900, 90, 700, 70)
     student = Student(Path("x"), "r04", "1" * 64, removed, steps)
-    return write_cards(settings, record, student, EVIDENCE, judged_sampling(settings.sampling, DDIMScheduler()))
+    return write_cards(settings, record, student, EVIDENCE, judged)
 
 
 def test_the_hubs_metadata(tmp_path, settings) -> None:
@@ -189,7 +193,7 @@ def test_comfyuis_card_warns_of_widths_that_it_does_not_build(out, settings) -> 
 
 def test_the_portable_cards_loop_without_leanmotion(out) -> None:
     """As it stands there, where leanmotion cannot be imported: the same clip to the bit, and fewer parameters."""
-    load, loop = code(card(out / "portable"))
+    load, loop, drawing = code(card(out / "portable"))
     assert len([line for line in loop.splitlines() if line.strip()]) + 1 == 8  # and the import of torch
     script = f"""
 import sys
@@ -204,10 +208,58 @@ before, whole = draw(), pipe.unet.num_parameters()
 {loop}
 assert torch.equal(draw(), before)
 print(sum(isinstance(m, Identity) for m in pipe.unet.modules()), pipe.unet.num_parameters() < whole)
+{drawing}
 """
     ran = subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=out, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.split() == [str(len(REMOVED)), "True"]
+    clip = out / "clip.gif"
+    assert Image.open(clip).size == (32, 32) and getattr(Image.open(clip), "n_frames", 1) > 1
+    clip.unlink()
+
+
+def test_the_pruned_cards_lines(out, monkeypatch) -> None:
+    monkeypatch.chdir(out)
+    (lines,) = code(card(out / "pruned"))
+    found: dict[str, Any] = {}
+    exec(lines, found)
+    assert [frame.size for frame in found["frames"]] == [(32, 32)] * 3
+
+
+@pytest.mark.parametrize("name", ["base", "ddim", "euler", "lcm"])
+def test_the_portable_cards_scheduler_is_the_judged_one(settings, name: str) -> None:
+    """Where it is not the base's own, which stock pipelines load by themselves."""
+    from diffusers import PNDMScheduler
+
+    base = PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1)
+    how = settings.sampling.model_copy(update={"scheduler": name})
+    judged = judged_sampling(how, base)
+    *_, lines = code(write(settings.model_copy(update={"sampling": how}), judged=judged)["portable"])
+    pipe = SimpleNamespace(scheduler=base)
+    exec(lines.split("if torch.cuda")[0], {"pipe": pipe})
+    assert type(pipe.scheduler).__name__ == judged["scheduler"]["_class_name"]
+    config = dict(pipe.scheduler.config)
+    assert all(config[key] == value for key, value in judged["scheduler"].items() if key in config)
+
+
+@pytest.mark.parametrize(
+    ("predicts", "said"),
+    [
+        (
+            "epsilon",
+            "`beta_schedule` is `sqrt_linear (AnimateDiff)`, AnimateDiff-Evolved's name for diffusers' `linear`.",
+        ),
+        ("v_prediction", "`raw_beta_schedule` `sqrt_linear` and `sampling` `v_prediction`"),
+        ("sample", "**This base predicts `sample`**, for which AnimateDiff-Evolved has no setting"),
+    ],
+)
+def test_comfyuis_card_names_checkpoint_betas_and_prediction(settings, predicts: Any, said: str) -> None:
+    judged = judged_sampling(settings.sampling, DDIMScheduler(beta_schedule="linear", prediction_type=predicts))
+    text = " ".join(write(settings, judged=judged)["comfyui"].split())
+    assert said in text and ("predicts v" in text) == (predicts == "v_prediction")
+    base = settings.teacher.base
+    assert f"**The checkpoint** must be the base that this adapter was pruned on: `{base}`" in text
+    assert f"calls it `{Path(base).name}.safetensors`" in text
 
 
 def clip_of(unet: Any) -> list[torch.Tensor]:

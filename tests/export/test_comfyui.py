@@ -172,19 +172,30 @@ OUTPUTS = {
     "ADE_ValueScheduling": ("FLOAT", "FLOATS", "INT", "INTS"), "ADE_PerBlock_SD15_FromFloats": ("PER_BLOCK",),
     "ADE_ApplyAnimateDiffModelSimple": ("M_MODELS",), "ADE_UseEvolvedSampling": ("MODEL",),
     "CLIPTextEncode": ("CONDITIONING",), "EmptyLatentImage": ("LATENT",), "KSampler": ("LATENT",),
-    "VAEDecode": ("IMAGE",), "SaveAnimatedWEBP": (),
+    "VAEDecode": ("IMAGE",), "SaveAnimatedWEBP": (), "ADE_RawSigmaSchedule": ("SIGMA_SCHEDULE",),
+    "ADE_AnimateDiffSamplingSettings": ("SAMPLE_SETTINGS",),
 }  # fmt: skip
 LINKS = {
     "effect_21_floats": "FLOATS", "motion_model": "MOTION_MODEL_ADE", "per_block": "PER_BLOCK", "m_models": "M_MODELS",
     "model": "MODEL", "clip": "CLIP", "vae": "VAE", "positive": "CONDITIONING", "negative": "CONDITIONING",
-    "latent_image": "LATENT", "samples": "LATENT", "images": "IMAGE",
+    "latent_image": "LATENT", "samples": "LATENT", "images": "IMAGE", "sigma_schedule": "SIGMA_SCHEDULE",
+    "sample_settings": "SAMPLE_SETTINGS",
 }  # fmt: skip
 """Of the nodes at ComfyUI 0.3.64 and Evolved d8d163c: what each puts out, and what each linked input takes."""
 
 
-def test_every_link_of_the_workflow_fits() -> None:
-    nodes = comfyui.workflow(REMOVED, JUDGED)
-    assert sorted(node["class_type"] for node in nodes.values()) == sorted([*OUTPUTS, "CLIPTextEncode"])
+V_NODES = {"ADE_RawSigmaSchedule", "ADE_AnimateDiffSamplingSettings"}
+
+
+@pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
+def test_every_link_of_the_workflow_fits(predicts: str) -> None:
+    judged = {**JUDGED, "scheduler": {**JUDGED["scheduler"], "prediction_type": predicts}}
+    nodes = comfyui.workflow(REMOVED, judged, "base.safetensors")
+    wanted = (
+        [*OUTPUTS, "CLIPTextEncode"] if predicts == "v_prediction" else [*(OUTPUTS.keys() - V_NODES), "CLIPTextEncode"]
+    )
+    assert sorted(node["class_type"] for node in nodes.values()) == sorted(wanted)
+    assert nodes["checkpoint"]["inputs"] == {"ckpt_name": "base.safetensors"}
     for node in nodes.values():
         links = {name: value for name, value in node["inputs"].items() if isinstance(value, list)}
         assert links.keys() == node["inputs"].keys() & LINKS.keys()
@@ -213,9 +224,41 @@ def test_every_link_of_the_workflow_fits() -> None:
 )
 def test_samplers_in_comfyuis_words(kind: str, betas: str, sampler: str, schedule: str) -> None:
     judged = {**JUDGED, "scheduler": {"_class_name": kind, "beta_schedule": betas}}
-    nodes = comfyui.workflow([], judged)
+    nodes = comfyui.workflow([], judged, "base.safetensors")
     assert nodes["sample"]["inputs"]["sampler_name"] == sampler
     assert nodes["evolved"]["inputs"]["beta_schedule"] == schedule
+
+
+def test_a_base_that_predicts_v_is_told_so() -> None:
+    """By a sigma schedule, the one place where Evolved takes a prediction; its betas are the base's."""
+    scheduler = {
+        "_class_name": "DDIMScheduler",
+        "beta_start": 0.001,
+        "beta_end": 0.02,
+        "prediction_type": "v_prediction",
+    }
+    for betas, raw in (("linear", "sqrt_linear"), ("scaled_linear", "linear"), ("squaredcos_cap_v2",) * 2):
+        judged = {**JUDGED, "scheduler": {**scheduler, "beta_schedule": betas}}
+        nodes = comfyui.workflow([], judged, "base.safetensors")
+        assert nodes["sigmas"]["inputs"] == {
+            "raw_beta_schedule": raw, "linear_start": 0.001, "linear_end": 0.02, "sampling": "v_prediction",
+            "lcm_original_timesteps": 50, "zsnr": False,
+        }  # fmt: skip
+        assert nodes["evolved"]["inputs"]["sample_settings"] == ["settings", 0]
+    assert "sample_settings" not in comfyui.workflow([], JUDGED, "base.safetensors")["evolved"]["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("base", "file"),
+    [
+        ("stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors"),
+        ("emilianJR/epiCRealism", "epiCRealism.safetensors"),
+        ("models/dream.ckpt", "dream.ckpt"),
+        ("data/teacher/base/", "base.safetensors"),
+    ],
+)
+def test_the_checkpoint_has_the_bases_name(base: str, file: str) -> None:
+    assert comfyui.checkpoint_file(base) == file
 
 
 def test_which_adapters_comfyui_takes() -> None:

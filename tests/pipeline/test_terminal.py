@@ -40,6 +40,17 @@ def test_videos_of_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert line.split()[:5] == ["mid_0", "rank", "a", "1", "6"] and line.split()[-1] == "3"
 
 
+def test_the_row_of_all_sets_says_that_it_is_not_their_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {"fvd_cross": 1.0, "null": 1.0, "excess": 0.0, "fvd": 1.0, "motion_accuracy": None}
+    rows = [
+        {"round": "r1", "motion_norm": "clip", "videos": 4, "set": name, **figures} for name in ("all", "confirm/1")
+    ]
+    terminal.confirmed(rows)
+    said = capsys.readouterr().out
+    assert "all, dealt anew" in said and "confirm/1, dealt" not in said
+    assert "not over the rows below" in said
+
+
 def timed(name: str, seconds: float) -> dict:
     saving = 0.1 - seconds
     return {

@@ -5,6 +5,7 @@ from typing import Any
 from markupsafe import Markup
 
 from leanmotion.pipeline.numbers import amount, data, listed, milli, missing, percent, short, within
+from leanmotion.ranking.rounding import UNIT, rounded
 from leanmotion.report.artefacts import BASE, Artefacts
 from leanmotion.report.elements import Cell, Table
 
@@ -20,16 +21,52 @@ def motion_speed(found: Artefacts, name: str) -> float | None:
 
 
 def sentence(found: Artefacts) -> Markup:
-    """The answer: how many blocks go, what is gained, what it costs by clips that nothing else has used."""
+    """The answer, in the README's words: blocks that go, the time of a call, and what it costs by clips of its own."""
     total = len(found.blocks)
     if found.chosen == BASE:
         return Markup("No block of {} is deleted: {}").format(total, found.selection["reason"])
     together = found.confirmed.to_dict("records")[0]
-    return Markup("{} of {} motion blocks deleted: {}. FVD to the original is {} above that of another seed.").format(
+    share = call_share(found, found.chosen)
+    # As in metrics/, and so in the README: rounded once more from all digits, a half would go the other way.
+    excess, low, high = (rounded(together[f"excess{end}"], UNIT) for end in ("", "_low", "_high"))
+    return Markup(
+        "Without {} of its {} motion blocks the model needs {} of the time for a UNet call. FVD to the original's "
+        "clips is {} {} than that of another seed ({:.0%} interval: {} to {})."
+    ).format(
         data(len(found.removed[found.chosen])),
         total,
-        _speed(found),
-        within(together["excess"], together["excess_low"], together["excess_high"], percent),
+        data(share, f"{share:.0%}"),
+        data(together["excess"], f"{abs(excess):.0%}"),
+        "more" if excess >= 0 else "less",
+        found.settings.evaluation.interval,
+        data(together["excess_low"], f"{low:.0%}"),
+        data(together["excess_high"], f"{high:.0%}"),
+    )
+
+
+def call_share(found: Artefacts, name: str) -> float:
+    """A round's time of a UNet call, as a share of the whole model's."""
+    return float(found.latency.loc[name, "seconds"]) / float(found.latency.loc["full", "seconds"])
+
+
+def motion_time(found: Artefacts) -> Markup | None:
+    """What the motion modules alone take of a call, before and after; None where no round was chosen."""
+    if found.chosen == BASE:
+        return None
+    whole = float(found.latency.loc["none", "saving"])
+    left = whole - float(found.latency.loc[found.chosen, "saving"])
+    times = motion_speed(found, found.chosen)
+    if times is None:
+        return Markup("Of the time that motion modules take of a call ({} ms) nothing measurable is left.").format(
+            data(whole, milli(whole))
+        )
+    return Markup(
+        "Of such a call the motion modules take {} ms instead of {} ms: they alone run {}x as fast. The rest is the "
+        "image model's, and stays."
+    ).format(
+        data(left, milli(left)),
+        data(whole, milli(whole)),
+        data(times, short(times, 2)),
     )
 
 
@@ -46,9 +83,38 @@ def evidence(found: Artefacts) -> Markup | None:
         else "The interval lies below 0%: the lighter model is nearer to the original than another seed."
     )
     return Markup(
-        "Measured once more after the choice, in {} sets of {} clips under seeds that nothing else used: FVD {} to the "
-        "original, where another seed of the original is at {}. {}"
-    ).format(len(sets), data(sets[0]["videos"]), data(together["fvd_cross"]), data(together["null"]), sure)
+        "The choice was measured once more, on {} clips under seeds that nothing else used: FVD {} to the original, "
+        "where another seed of the original is at {}. Both are means over sets of {} of these clips, dealt anew {} "
+        "times. {}"
+    ).format(
+        data(together["videos"]),
+        data(together["fvd_cross"]),
+        data(together["null"]),
+        data(sets[0]["videos"]),
+        found.settings.evaluation.resamples,
+        sure,
+    )
+
+
+def three_excesses(found: Artefacts) -> Markup | None:
+    """The chosen round's excess by each of its clips, why they differ, and which to believe; None without a choice."""
+    if found.chosen == BASE:
+        return None
+    together = found.confirmed.to_dict("records")[0]
+    rows = found.evaluation[(found.evaluation["round"] == found.chosen) & (found.evaluation["arm"] == "distilled")]
+    by = rows.set_index("split").to_dict("index")
+    return Markup(
+        "This page has three excesses of {}, each of other clips: {} on the select split ({} clips), by which it was "
+        "chosen, so that luck lowers it; {} on the report split ({} clips); {} at the top ({} clips). Believe the "
+        "last: it has the most clips, and no choice used them."
+    ).format(
+        found.chosen,
+        *(
+            data(value, text)
+            for row in (by["select"], by["report"], together)
+            for value, text in ((row["excess"], percent(row["excess"])), (row["videos"], None))
+        ),
+    )
 
 
 def confirmed(found: Artefacts) -> list[Table]:
@@ -57,7 +123,10 @@ def confirmed(found: Artefacts) -> list[Table]:
     Empty where no round was chosen.
     """
     tables = []
-    for rows, norm in ((found.confirmed, ""), (found.confirmed_under_other_norm, f", {_other_norm(found)}")):
+    for rows, norm in (
+        (found.confirmed, ""),
+        (found.confirmed_under_other_norm, f", with motion modules that {_other_norm(found)}"),
+    ):
         if len(rows):
             tables.append(_sets(rows, f"{found.chosen} under seeds that nothing else used{norm}"))
     return tables
@@ -65,8 +134,13 @@ def confirmed(found: Artefacts) -> list[Table]:
 
 def _sets(confirming: Any, title: str) -> Table:
     rows: list[list[Cell]] = []
-    for row in confirming.to_dict("records"):
-        cells: list[Cell] = [row["set"], data(row["videos"]), data(row["captions"]), data(row["null"])]
+    for i, row in enumerate(confirming.to_dict("records")):
+        cells: list[Cell] = [
+            row["set"] if i else f"{row['set']}, dealt anew",
+            data(row["videos"]),
+            data(row["captions"]),
+            data(row["null"]),
+        ]
         cells += [
             within(row[name], row[f"{name}_low"], row[f"{name}_high"], write)
             for name, write in (
@@ -78,6 +152,19 @@ def _sets(confirming: Any, title: str) -> Table:
     head = ["Set", "Clips", "Captions", "Null", "FVD, other seeds", "Excess", "FVD, same seeds"]
     head += ["Motion read", "Of the original"]
     return Table(title, head[: len(rows[0])], rows)
+
+
+def dealt_anew(found: Artefacts) -> Markup:
+    """What the rows of all sets are, and why they are no mean of the rows below them."""
+    if found.chosen == BASE:
+        return Markup("")
+    return Markup(
+        "A row of a set is of the clips that were drawn for it. The row of all deals these clips into as many sets "
+        "anew, {} times, each caption spread evenly, and takes the mean over all sets so made. So it is not the mean "
+        "of the rows below it, and can lie above or below all of them: they are one deal, it is the mean of many. Its "
+        "excess is the ratio of two such means, less 1. No FVD here is of all clips at once: FVD falls as clips grow "
+        "in number, so that only sets of one size compare."
+    ).format(found.settings.evaluation.resamples)
 
 
 def under_other_norm(found: Artefacts) -> Markup | None:
@@ -102,19 +189,6 @@ def _other_norm(found: Artefacts) -> str:
     if found.settings.teacher.motion_norm == "clip":
         return "normalise each frame by itself, as in AnimateDiff's own code and ComfyUI"
     return "normalise over all frames, as in stock diffusers"
-
-
-def _speed(found: Artefacts) -> Markup:
-    call = found.latency.loc[found.chosen]
-    share = Markup("the whole UNet call takes {} less time").format(
-        data(float(call["saving_fraction"]), percent(call["saving_fraction"]))
-    )
-    times = motion_speed(found, found.chosen)
-    if times is None:
-        return Markup("no measurable motion time left, {}").format(share)
-    return Markup("motion runs {}x {}, {}").format(
-        data(times, short(times, 2)), "faster" if times >= 1 else "as fast", share
-    )
 
 
 def labels(found: Artefacts) -> str:

@@ -152,7 +152,7 @@ def _ties(found: Artefacts) -> str:
     if not groups:
         return "No two neighbours in this order are tied."
     said = "; ".join(listed(group) for group in groups)
-    return f"Neighbours that these videos cannot tell apart, run by run: {said}."
+    return f"Neighbours in the order that these videos cannot tell apart, group by group: {said}."
 
 
 def _costly(found: Artefacts) -> str:

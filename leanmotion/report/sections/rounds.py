@@ -29,7 +29,10 @@ def finding(found: Artefacts) -> Markup:
     mine = rows[(rows["split"] == "report") & (rows["round"] == found.chosen) & (rows["arm"] == "distilled")]
     row = mine.to_dict("records")[0]
     excess = within(row["excess"], row["excess_low"], row["excess_high"], percent)
-    words = "The stop rule chose {}; on clips that nothing was chosen by (report split) its excess is {}."
+    words = (
+        "The stop rule chose {}; on clips that nothing was chosen by (report split) its excess is {}. The answer at "
+        "the top is of more clips."
+    )
     return Markup(words).format(found.chosen, excess)
 
 
