@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import torch
 from browser import chromium
 from committed import ROOT
+from machines import CHOICES, ways
 from surroundings import FOR_TESTS, settle
 from tiny import tiny_settings
 
@@ -346,3 +348,14 @@ def test_tests_see_the_same_from_every_shell() -> None:
     settle(plain)
     settle(odd)
     assert odd == plain and kept.items() <= plain.items() and plain["LEANMOTION_DEVICE"] == "cpu"
+
+
+def test_any_two_choices_of_the_ways_of_kernels_meet() -> None:
+    """A fault that needs two of them is met, in a fourth of the ways that there are."""
+    places = range(len(CHOICES[0]))
+    assert len(CHOICES) == len(set(CHOICES)) == 6
+    for i, j in combinations(places, 2):
+        asked = set(product({way[i] for way in CHOICES}, {way[j] for way in CHOICES}))
+        assert {(way[i], way[j]) for way in CHOICES} == asked
+    short = list(ways(short=True))
+    assert short == list(ways(short=False))[:1] and short[0].environment["ATEN_CPU_CAPABILITY"] == "default"
