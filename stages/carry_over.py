@@ -48,7 +48,7 @@ def main(
     extractor, rows = open_extractor(settings), []
     meta = {
         "round": student.round,
-        "student_weights": student.weights,
+        "student_weights": str(read_record(student.adapter / "config.json", made_by="dvc repro")["sha256"]),
         "split": SPLIT,
         "extractor": extractor.name,
         "extractor_sha256": extractor.digest,

@@ -223,6 +223,8 @@ class Run:
         for name, gone in self.removed.items():
             student = {"round": name, "weights": "a" * 64, "removed": gone, "steps": 0}
             self.json(self.data / "students" / name / "student.json", student)
+            # Its own record is of the weights and of what was found of them.
+            self.json(self.data / "students" / name / "adapter/config.json", {"sha256": "b" * 64})
             trained = [] if name == "all" else range(30)
             losses = [
                 {"step": i, "total": 2.0 / (i + 1), "task": 0.5, "output": 1.0 / (i + 1), "feature": 1.0 / (i + 1),
@@ -246,7 +248,7 @@ class Run:
             )  # fmt: skip
         self.table("confirm", "confirm", rows)
 
-    def carry_over(self, further: int, teacher: str = "f" * 64, weights: str = "a" * 64) -> None:
+    def carry_over(self, further: int, teacher: str = "f" * 64, weights: str = "b" * 64) -> None:
         """As `make carry-over` leaves it: four conditions; so many are further than another seed of the original."""
         rows = []
         for i, name in enumerate(["as judged", "another base", "16 frames, and longer", HOSTILE[1]]):

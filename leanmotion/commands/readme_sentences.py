@@ -55,8 +55,8 @@ def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
         where = "over all frames, as in stock diffusers"
     excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
     return [
-        f"With motion normalised {where}, in both models, it says {excess} ({low} to {high}; "
-        f"{new['other_norm_videos']} clips)."
+        f"With motion normalised {where}, in both models, the difference is {excess} ({low} to {high}; "
+        f"{new['other_norm_videos']} clips; below 0: closer than other seeds)."
     ]
 
 

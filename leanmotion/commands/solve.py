@@ -159,12 +159,13 @@ def reading(problem: Problem, data: Path, *, written: bool) -> list[str]:
     part = "a UNet call" if problem.of == "call" else "the motion modules"
     said = ["multiply-accumulates (macs) and parameters are counted"]
     if "latency" in problem.saved:
-        said.insert(0, f"latency is measured ({data / 'profile.parquet'})")
+        said.insert(0, f"latency is the sum of the blocks' measured times ({data / 'profile.parquet'})")
     told = [
         "predicted damage: how far the final latent moves without these units, squared. It comes from how the model's",
         f"  output changes without each, and without pairs ({data / 'interaction.parquet'}); [90% interval].",
         "  It compares sets with one another: 0 is no change. It is no FVD, and says nothing of repair.",
         f"saved: the share of {part} that goes: {', '.join(said)}.",
+        *_whole_calls(problem, data),
         "which: the units that are deleted, or, where those are fewer, the units that are kept (all but ...).",
     ]
     if "latency" in problem.saved and not written:  # whole blocks
@@ -172,6 +173,13 @@ def reading(problem: Problem, data: Path, *, written: bool) -> list[str]:
             "next: the same command with `--write lean` makes the first set a round; `dvc repro` then measures its FVD."
         )
     return told
+
+
+def _whole_calls(problem: Problem, data: Path) -> list[str]:
+    if "latency" not in problem.saved:
+        return []
+    measured = data / "latency.parquet"
+    return [f"  Whole calls without a set, as {measured} has them of rounds, can save a few percent more or less."]
 
 
 def write_front(problem: Problem, budget: str, out: Path) -> int:

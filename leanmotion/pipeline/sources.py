@@ -1,6 +1,7 @@
 """Files that the pipeline reads and no stage makes: with one of them missing, DVC stops at the stage that reads it."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,21 +22,27 @@ def refuse_missing(root: Path = Path()) -> None:
         LeanmotionError: such a file, the first of them; or no dvc.yaml.
     """
     for stage, path in _missing(root, read_flow(root / "dvc.yaml")):
-        raise LeanmotionError(
-            f"{path} is missing, which stage {stage} reads and no stage makes: restore it ({restore(path, root)})"
-        )
+        raise LeanmotionError(f"{path} is missing, which stage {stage} reads and no stage makes: {restore(path, root)}")
 
 
 def restore(path: str, root: Path = Path()) -> str:
-    """How a file comes back, in words: by DVC where it or a folder above it was added to DVC, else by git."""
+    """How a file comes to be there, in words: by DVC, where it or a folder above was added to it, by git, or by you."""
     above = [Path(path), *Path(path).parents]
     try:
         added = next((one for one in above if one.name and (root / f"{one}.dvc").is_file()), None)
     except (OSError, ValueError):  # a name that no file can have
         added = None
-    if added is None:
-        return f"`git checkout -- {path}`, where git holds it"
-    return f"`dvc checkout {added}.dvc`, or `dvc pull {added}.dvc`"
+    if added is not None:
+        return f"restore it (`dvc checkout {added}.dvc`, or `dvc pull {added}.dvc`)"
+    return f"restore it (`git checkout -- {path}`)" if _in_git(path, root) else "put it there"
+
+
+def _in_git(path: str, root: Path) -> bool:
+    try:
+        asked = ["git", "ls-files", "--error-unmatch", "--", path]
+        return subprocess.run(asked, cwd=root, capture_output=True).returncode == 0
+    except (OSError, ValueError):  # no git, or a name that no file can have
+        return False
 
 
 def read_flow(path: Path) -> dict[str, Any]:

@@ -95,16 +95,16 @@ def latency(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def ranking(rows: Sequence[Mapping[str, Any]], note: str) -> None:
     """The blocks, least important first."""
-    head = ["block", "FVD without it", "paired", "rank", "tie", "cosine", "MACs", "parameters"]
+    head = ["block", "score", "FVD without it", "paired", "rank", "tie", "cosine", "MACs", "parameters"]
     cells = [
         [
-            row["block"], spread(row, "fvd"), spread(row, "paired"),
+            row["block"], row["score"], spread(row, "fvd"), spread(row, "paired"),
             "" if row["rank_low"] is None else f"{row['rank_low'] + 1} to {row['rank_high'] + 1}",
             "tied" if row["tied"] else "", row["similarity"], amount(row["macs"]), amount(row["parameters"]),
         ]
         for row in rows
     ]  # fmt: skip
-    show("least important first", head, cells, note)
+    show("least important first, by score (ranking.criterion)", head, cells, note)
 
 
 def losses(name: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:

@@ -115,7 +115,7 @@ def check_paths(settings: "Settings") -> None:
     """
     for setting, path, takes in watched(settings):
         if not _is_there(path):
-            raise LeanmotionError(f"{setting}: {path} is missing: restore it ({restore(path)}), or name {takes}")
+            raise LeanmotionError(f"{setting}: {path} is missing: {restore(path)}, or name {takes}")
     if settings.clips.source == "folder":
         clips_folder(settings)
 

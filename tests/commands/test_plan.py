@@ -157,7 +157,7 @@ def test_every_file_that_settings_name_is_missed_by_name(flow: Path) -> None:
         assert done.exit_code == 2 and done.stdout == "", setting
         assert len(done.stderr.splitlines()) == 1
         # Several settings may name one path: the first of them is said.
-        assert path in done.stderr and "is missing: restore it (`git checkout -- " in done.stderr
+        assert path in done.stderr and "is missing: put it there, or name " in done.stderr
         (flow / "away").rename(flow / path)
 
 
@@ -170,7 +170,7 @@ def test_every_file_that_dvc_yaml_names_and_no_stage_makes_is_missed_by_name(flo
     for path in sorted(named):
         (flow / path).rename(flow / "away")
         with pytest.raises(
-            LeanmotionError, match=rf"^{path} is missing, which stage \w+ reads and no stage makes: rest"
+            LeanmotionError, match=rf"^{path} is missing, which stage \w+ reads and no stage makes: put"
         ):
             refuse_missing(flow)
         (flow / "away").rename(flow / path)
@@ -202,9 +202,17 @@ def test_the_mend_is_dvcs_where_it_was_added_to_dvc(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/mine.dvc").touch()
     for path in ("data/mine", "data/mine/weights.safetensors"):
-        assert restore(path, tmp_path) == "`dvc checkout data/mine.dvc`, or `dvc pull data/mine.dvc`"
-    assert restore("data/other", tmp_path) == "`git checkout -- data/other`, where git holds it"
-    assert "git checkout" in restore("x" * 5000 + "/y", tmp_path)
+        assert restore(path, tmp_path) == "restore it (`dvc checkout data/mine.dvc`, or `dvc pull data/mine.dvc`)"
+
+
+def test_the_mend_is_gits_only_where_git_holds_it(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    (tmp_path / "held").touch()
+    subprocess.run(["git", "add", "held"], cwd=tmp_path, check=True)
+    (tmp_path / "held").unlink()
+    assert restore("held", tmp_path) == "restore it (`git checkout -- held`)"
+    for never in ("data/i3d_torchscript.pt", "x" * 5000 + "/y", "a\0b"):
+        assert restore(never, tmp_path) == "put it there"
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     other = {f"other_norm_excess{end}": value for end, value in ends.items()}
     said = blocks(confirm(run, tmp_path / "other", other_norm_videos=96, **other))
     assert (
-        "With motion normalised frame by frame, as in ComfyUI, in both models, it says 104% (50% to 200%; 96 clips)."
-        in said["reading"]
+        "With motion normalised frame by frame, as in ComfyUI, in both models, the difference is "
+        "104% (50% to 200%; 96 clips; below 0: closer than other seeds)." in said["reading"]
     )
     timed = blocks(alone, {"base": 0.08, "r2": 0.06})["results"]
     assert "the model needs 75% of the time for a UNet call, and the FVD" in timed
