@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 
 TEXT_WIDTH = 16
@@ -25,6 +26,17 @@ TOPOLOGIES = {
         "block_out_channels": (8, 16),
     },
 }
+
+
+def skip_without_bfloat16_attention() -> None:
+    """Skip where torch itself cannot: told to take ATen's older kernels, on a processor with AMX (LOG.md)."""
+    query = torch.zeros(1, 1, 64, 64, dtype=torch.bfloat16)
+    try:
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    except RuntimeError as error:
+        if "pack_vnni2 is only supported when avx512 is supported" not in str(error):
+            raise
+        pytest.skip("torch: no attention in bfloat16 by ATen's older kernels on a processor with AMX")
 
 
 def seeded(seed: int, make: Callable):
