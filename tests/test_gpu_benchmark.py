@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor import cpp_builder
 
 from leanmotion.model import compiling
 
@@ -25,6 +26,7 @@ def test_all_parts_at_small_widths(
 ) -> None:
     """In place of compiled code the same kernels: that it is close is held in tests/model/test_compiling.py."""
     monkeypatch.setattr(compiling, "_compiled", lambda kind, _: kind.forward)
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "g++")  # none is called
     gpu.main(["--small", "--out", str(tmp_path / "table.md")])
     table = (tmp_path / "table.md").read_text()
     assert table.strip() in capsys.readouterr().out and "small widths, random weights" in table

@@ -33,7 +33,9 @@ from leanmotion.pipeline import platforms
 from leanmotion.pipeline.claims import Claims
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import write_record
+from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_table, write_table
+from leanmotion.pipeline.watched_paths import watched
 from leanmotion.videos.rendering import Take, fill
 from leanmotion.videos.store import Chunk, ChunkStore, cut
 
@@ -291,6 +293,10 @@ def test_stages_merge_what_two_sweeps_drew_to_the_bytes_of_their_own(project, tm
 
 
 def test_the_command(project, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _, path, _ in watched(load_settings(project.params)):
+        if not Path(path).exists():
+            Path(path).mkdir(parents=True)
     monkeypatch.setenv("LEANMOTION_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setattr(sweep, "outdated", lambda: {"similarity", "distill@r1", "select"})
     monkeypatch.setenv("LEANMOTION_DEVICE", "cpu")
