@@ -214,7 +214,7 @@ def generate(
 
     \b
     leanmotion generate --prompt "two red triangles meet" -o clip.gif
-    leanmotion generate --prompt "a blue ring grows" --compare --seed 3 -o both.mp4
+    leanmotion generate --prompt "a ring grows" --compare --seed 3 -o both.mp4
     """
     if out.suffix not in {".gif", ".mp4"}:
         raise LeanmotionError(f"--out {out}: choose a name that ends in .gif or .mp4")
