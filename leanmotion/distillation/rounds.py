@@ -29,10 +29,10 @@ from leanmotion.model.removal import remove_units, removed_units
 from leanmotion.model.sampler import make_scheduler
 from leanmotion.model.samplers import Networks
 from leanmotion.model.sampling_address import sampling_address
-from leanmotion.model.student import RoundPlan, Student
+from leanmotion.model.student import RoundPlan, Student, network_digest
 from leanmotion.model.units import list_units
 from leanmotion.pipeline.code_address import code_address, library_versions
-from leanmotion.pipeline.digests import file_sha256, values_digest
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.processes import device, ranks
 from leanmotion.pipeline.progress import Progress
 from leanmotion.pipeline.scratch import scratch_folder
@@ -177,7 +177,7 @@ def train_round(
     evidence = {"teacher_sha256": samplers.record.sha256, "round": plan.name, "steps": len(rows), **validation}
     save_pruned(student, out / "adapter", evidence=evidence)
     write_table(out / _LOSSES, "losses", rows)
-    weights, behind = file_sha256(out / "adapter" / "config.json"), plan.previous.steps + len(rows)
+    weights, behind = network_digest(out / "adapter"), plan.previous.steps + len(rows)
     Student(out, plan.name, weights, plan.removed, behind).write()
     return rows
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.digests import file_sha256
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.records import read_record, write_record
 from leanmotion.pipeline.settings import Settings
 
 
 @dataclass(frozen=True)
 class Student:
-    """A round's outcome: its weights by SHA-256 and its own deletion list. The teacher is the student of `base`.
+    """A round's outcome: its network (`network_digest`) and its own deletion list. The teacher is `base`.
 
     `folder` holds `student.json` and, but for `base`, the pruned adapter in `adapter/`. `steps`: training steps behind
     it, over all rounds that led to it.
@@ -60,11 +60,22 @@ class Student:
         Raises:
             LeanmotionError: Missing or altered.
         """
-        config = self.adapter / "config.json"
-        if not config.is_file() or file_sha256(config) != self.weights:
+        if network_digest(self.adapter) != self.weights:
             raise LeanmotionError(
-                f"{config}: missing, or not what round {self.round} wrote: delete {self.folder}, then `dvc repro`"
+                f"{self.adapter}: not what round {self.round} wrote: delete {self.folder}, then `dvc repro`"
             )
+
+
+def network_digest(adapter: Path) -> str:
+    """SHA-256 of what a pruned adapter's network is: its weights', its configuration, what is removed.
+
+    Not of the evidence: two processors measure it to different last digits, of a student that is the same to the byte.
+
+    Raises:
+        LeanmotionError: Its config is missing, or not what was written.
+    """
+    config = read_record(adapter / "config.json", made_by="dvc repro")
+    return values_digest({key: value for key, value in config.items() if key != "evidence"})
 
 
 @dataclass(frozen=True)

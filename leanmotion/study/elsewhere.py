@@ -15,11 +15,11 @@ from torch import Tensor
 from leanmotion.distillation.rounds import student_unet
 from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.samplers import Networks
-from leanmotion.model.student import Student
+from leanmotion.model.student import Student, network_digest
 from leanmotion.model.teacher import TeacherRecord, load_motion_adapter
 from leanmotion.model.weights import locate
 from leanmotion.pipeline.code_address import code_address
-from leanmotion.pipeline.digests import file_sha256, values_digest
+from leanmotion.pipeline.digests import values_digest
 from leanmotion.pipeline.settings import Settings
 from leanmotion.sprites_training.motion_change import MotionChange, add_change, train_motion_change
 from leanmotion.sprites_training.recipe import Recipe
@@ -60,7 +60,7 @@ def changed_motion(
         unet: Any = student_unet(networks, student)
         add_change(unet, change)
         save_pruned(unet, out / "adapter")
-        weights = file_sha256(out / "adapter/config.json")
+        weights = network_digest(out / "adapter")
         Student(out, f"{student.round}-changed", weights, student.removed, student.steps).write()
 
     adapter = _once(place / "adapter", write_adapter)

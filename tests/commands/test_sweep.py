@@ -27,11 +27,10 @@ from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.requests import Request, Variant
 from leanmotion.model.samplers import Samplers
-from leanmotion.model.student import Student
+from leanmotion.model.student import Student, network_digest
 from leanmotion.model.teacher import load_pipeline
 from leanmotion.pipeline import platforms
 from leanmotion.pipeline.claims import Claims
-from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_table, write_table
@@ -240,7 +239,7 @@ def project(teacher_folder, tmp_path_factory) -> SimpleNamespace:
     for value in unet.parameters():
         value.data.mul_(1.01)
     save_pruned(unet, data / "students/r1/adapter")
-    digest = file_sha256(data / "students/r1/adapter/config.json")
+    digest = network_digest(data / "students/r1/adapter")
     for place in ("students/r1", "chosen"):
         Student(data / place, "r1", digest, ("mid_0",)).write()
     write_record(data / "chosen/any.json", {"deleted": True})

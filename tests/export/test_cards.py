@@ -27,7 +27,7 @@ from leanmotion.model.judged_sampling import judged_sampling
 from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.samplers import Samplers
-from leanmotion.model.student import Student
+from leanmotion.model.student import Student, network_digest
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline, teacher_digest
 from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings
@@ -53,7 +53,7 @@ def handed_over(folder: Path, settings: Settings, removed: tuple[str, ...], scal
             if ".motion_modules." in name:
                 value.mul_(scale)
     save_pruned(unet, folder / "student/adapter")
-    digest = file_sha256(folder / "student/adapter/config.json")
+    digest = network_digest(folder / "student/adapter")
     student = Student(folder / "student", "r04", digest, removed, steps=7)
     student.write()
     export_student(Samplers(settings, record, [student]), student, EVIDENCE, folder / "out")

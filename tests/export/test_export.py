@@ -13,9 +13,8 @@ from leanmotion.export.export import export_student
 from leanmotion.model.pruned_adapter import load_pruned_pipeline, save_pruned
 from leanmotion.model.removal import remove_units
 from leanmotion.model.samplers import Samplers
-from leanmotion.model.student import Student
+from leanmotion.model.student import Student, network_digest
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline
-from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings, load_settings
 
 pytestmark = pytest.mark.numeric
@@ -41,7 +40,7 @@ def exported(tmp_path_factory, embedded: Path) -> SimpleNamespace:
                 if ".motion_modules." in name:
                     value.mul_(1.05)
         save_pruned(pipeline.unet, folder / "student/adapter")
-        digest = file_sha256(folder / "student/adapter/config.json")
+        digest = network_digest(folder / "student/adapter")
         student = Student(folder / "student", "r08", digest, tuple(removed))
         student.write()
         sizes = export_student(Samplers(settings, record, [student]), student, {}, folder / "out")

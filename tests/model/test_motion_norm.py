@@ -25,11 +25,10 @@ from leanmotion.model.removal import remove_units, without_units
 from leanmotion.model.requests import Request
 from leanmotion.model.sampler import Sampler
 from leanmotion.model.samplers import Samplers
-from leanmotion.model.student import Student
+from leanmotion.model.student import Student, network_digest
 from leanmotion.model.teacher import TeacherRecord, load_pipeline
 from leanmotion.model.units import block_ids, motion_slots
 from leanmotion.model.variants import under_other_norm
-from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.settings import Settings
 from leanmotion.videos.store import cut
 
@@ -193,7 +192,7 @@ def test_a_student_of_one_norm_is_drawn_under_the_other(teachers, monkeypatch, t
     assert (settings, record) == (theirs.settings, theirs.record)
     unet = remove_units(load_pipeline(mine.settings.teacher).unet, ["mid_0"])
     save_pruned(unet, tmp_path / "adapter")
-    student = Student(tmp_path, "r1", file_sha256(tmp_path / "adapter/config.json"), ("mid_0",))
+    student = Student(tmp_path, "r1", network_digest(tmp_path / "adapter"), ("mid_0",))
     samplers = Samplers(settings, record, [student])
     request = [Request("a cat", "", 0)]
     # No weight was trained, so that the student is the original without the block.
@@ -217,7 +216,7 @@ def test_the_norm_is_set_before_weights_are_placed(teachers, monkeypatch, tmp_pa
     monkeypatch.setattr("leanmotion.model.samplers.Sampler", Watched)
     mine = teachers["clip"]
     save_pruned(remove_units(load_pipeline(mine.settings.teacher).unet, ["mid_0"]), tmp_path / "adapter")
-    student = Student(tmp_path, "r1", file_sha256(tmp_path / "adapter/config.json"), ("mid_0",))
+    student = Student(tmp_path, "r1", network_digest(tmp_path / "adapter"), ("mid_0",))
     samplers = Samplers(*under_other_norm(mine.settings, mine.record), [student])
     for variant in (samplers.teacher(), samplers.student(student)):
         samplers.sampler(variant)

@@ -15,6 +15,7 @@ from leanmotion.errors import LeanmotionError
 from leanmotion.model import pruned_adapter
 from leanmotion.model.motion_state import motion_config, motion_state
 from leanmotion.model.removal import remove_units, removed_units
+from leanmotion.model.student import network_digest
 from leanmotion.model.units import list_units
 
 pytestmark = pytest.mark.numeric
@@ -259,3 +260,21 @@ def test_portable_zeros_only_what_was_removed(student, tmp_path):
     gone = [key for key in state if key not in kept]
     assert gone and all(key.endswith("pos_embed.pe") or not state[key].any() for key in gone)
     assert len({state[key].data_ptr() for key in state}) == len(state)
+
+
+def test_a_network_is_told_by_what_it_computes_alone(make_unet, tmp_path: Path) -> None:
+    """Evidence moves with the processor that measured it; weights and removals make another network."""
+
+    def told(name: str, evidence: dict[str, Any], removed: list[str], factor: float = 1.0) -> str:
+        unet = remove_units(make_unet(levels=2, layers=1), removed)
+        with torch.no_grad():
+            unet.mid_block.motion_modules[0].proj_out.weight.mul_(factor)
+        return network_digest(pruned_adapter.save_pruned(unet, tmp_path / name, evidence=evidence))
+
+    first = told("first", {"distance_after": 0.25}, ["down_0_0"])
+    assert told("again", {"distance_after": 0.26}, ["down_0_0"]) == first
+    others = {told("weights", {}, ["down_0_0"], 1.5), told("removed", {}, ["down_0_0", "up_0_0"]), told("none", {}, [])}
+    assert len(others | {first}) == 4
+    (tmp_path / "first/config.json").write_text("{}")
+    with pytest.raises(LeanmotionError, match="corrupt"):
+        network_digest(tmp_path / "first")

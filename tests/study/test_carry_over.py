@@ -15,9 +15,8 @@ from leanmotion.cost.inspection import inspect_teacher
 from leanmotion.errors import LeanmotionError
 from leanmotion.model.pruned_adapter import save_pruned
 from leanmotion.model.removal import remove_units
-from leanmotion.model.student import Student
+from leanmotion.model.student import Student, network_digest
 from leanmotion.model.teacher import load_pipeline
-from leanmotion.pipeline.digests import file_sha256
 from leanmotion.pipeline.records import write_record
 from leanmotion.pipeline.tables import read_table, write_table
 from leanmotion.prompts.splits import prompt_rows
@@ -115,7 +114,7 @@ def student_of(folder: Path, settings: Any) -> Student:
     unet: Any = load_pipeline(settings.teacher).unet
     remove_units(unet, REMOVED)
     save_pruned(unet, folder / "adapter")
-    student = Student(folder, "r2", file_sha256(folder / "adapter/config.json"), REMOVED)
+    student = Student(folder, "r2", network_digest(folder / "adapter"), REMOVED)
     student.write()
     return student
 
