@@ -11,7 +11,7 @@ import pyarrow as pa
 from rich.cells import cell_len, set_cell_size
 
 from leanmotion.errors import LeanmotionError, did_you_mean
-from leanmotion.pipeline.meanings import META, ROWS, by_weight, meaning
+from leanmotion.pipeline.meanings import META, ROWS, by_weight, for_eyes, heading, meaning
 from leanmotion.pipeline.numbers import listed, missing, short
 from leanmotion.pipeline.tables import artefact_of, read_frame, read_table, table_meta
 
@@ -56,7 +56,7 @@ def lines(path: Path, rows: int, columns: Sequence[str] = (), *, everything: boo
     wanted = list(columns) or _telling(shown)
     head = shown.table.slice(0, rows)
     for column in wanted:
-        shown.cells[column] = _cells(head, column, whole=bool(columns))
+        shown.cells[column] = _cells(name, head, column, whole=bool(columns))
     width = shutil.get_terminal_size((_WIDE, 24)).columns
     if not columns and not everything:
         _fit(shown, width)
@@ -101,14 +101,17 @@ def _telling(shown: _Shown) -> list[str]:
     return [name for name in by_weight(shown.artefact, names) if name not in hidden]
 
 
-def _cells(table: pa.Table, column: str, *, whole: bool) -> list[str]:
-    values = table.column(column).to_pylist()
+def _cells(artefact: str, table: pa.Table, column: str, *, whole: bool) -> list[str]:
+    def read(name: str) -> list[Any]:
+        return [for_eyes(artefact, column, value) for value in table.column(name).to_pylist()]
+
+    values = read(column)
     if pa.types.is_list(table.schema.field(column).type):
         return [_list(value, whole) for value in values]
     ends = [f"{column}{end}" for end in _ENDS]
     if not set(ends) <= set(table.column_names):
         return [_cell(value, whole) for value in values]
-    low, high = (table.column(end).to_pylist() for end in ends)
+    low, high = (read(end) for end in ends)
     spans = zip(values, low, high, strict=True)
     return [_cell(v, whole) + ("" if missing(a) else f" [{_cell(a, whole)}, {_cell(b, whole)}]") for v, a, b in spans]
 
@@ -138,7 +141,7 @@ def _fit(shown: _Shown, width: int) -> None:
     """Keep the first columns that fit side by side; at least the very first."""
     used, kept, dropped = -_GAP, dict[str, list[str]](), list[str]()
     for name, cells in shown.cells.items():
-        needed = _GAP + _width(name, cells)
+        needed = _GAP + _width(heading(shown.artefact, name), cells)
         if kept and (dropped or used + needed > width):
             dropped.append(name)
         else:
@@ -150,7 +153,8 @@ def _fit(shown: _Shown, width: int) -> None:
 
 def _grid(shown: _Shown) -> list[str]:
     left = {name for name in shown.cells if not _is_number(shown.table, name)}
-    wide = {name: _width(name, cells) for name, cells in shown.cells.items()}
+    heads = {name: heading(shown.artefact, name) for name in shown.cells}
+    wide = {name: _width(heads[name], cells) for name, cells in shown.cells.items()}
 
     def line(texts: Sequence[str]) -> str:
         padded = []
@@ -159,7 +163,7 @@ def _grid(shown: _Shown) -> list[str]:
             padded.append(text + space if name in left else space + text)
         return (" " * _GAP).join(padded).rstrip()
 
-    return [line(list(shown.cells)), *(line(row) for row in zip(*shown.cells.values(), strict=True))]
+    return [line(list(heads.values())), *(line(row) for row in zip(*shown.cells.values(), strict=True))]
 
 
 def _is_number(table: pa.Table, name: str) -> bool:
@@ -173,7 +177,7 @@ def _below(shown: _Shown, rows: int, meta: dict[str, str], width: int) -> list[s
     some = "" if rows == total else f" (here {rows}: `--rows {total}`)"
     said = _filled("", f"{name}: {total} rows{some}, each {ROWS[name]}", width)
     said += [part for sentence in shown.left_out for part in _filled("", sentence, width)]
-    words = [(column, meaning(name, column)) for column in shown.cells]
+    words = [(heading(name, column), meaning(name, column)) for column in shown.cells]
     if any(f"{column}{_ENDS[0]}" in shown.table.column_names for column in shown.cells):
         words.append(("[low, high]", _interval(name, meta)))
     words += [(f"{key} = {_figure(value)}", META[key]) for key, value in sorted(meta.items()) if _speaks(key, shown)]

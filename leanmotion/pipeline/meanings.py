@@ -4,6 +4,7 @@ For eyes: no stage reads them, and no stored table holds them.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 ROWS = {
     "units": "a unit that can be deleted; MACs are of one UNet call on one clip",
@@ -67,7 +68,7 @@ _GENERAL = {
     "kendall": "Kendall's tau of the two orders: 1 the same, 0 unrelated, -1 reversed",
     "kvd": "Kernel Video Distance, a second distance; can be below 0",
     "labels": "what a reader sees on the clip, where the extractor has one",
-    "latency": "seconds of a UNet call that deleting the block saves",
+    "latency": "of a UNet call that deleting the block saves (the file holds seconds)",
     "least_probability": "chance, over resampled clips, to be among the least important third",
     "macs": "multiply-accumulates of a UNet call",
     "motion": "how much movement differs from the original's: 0 the same, 1 as a frozen clip",
@@ -87,20 +88,20 @@ _GENERAL = {
     "parameters": "how many weights",
     "path": "how the trial went: all at once, or in rounds",
     "pick": "how units were picked: similar: by highest cosine; random; single",
-    "position": "in the order of deletion, from 0",
-    "predicted": "what single blocks add up to: seconds saved; in the study, predicted damage",
+    "position": "in the order of deletion, from 1 (in the file from 0)",
+    "predicted": "damage that the blocks' interactions foretell",
     "probability": "over resampled clips",
     "probe": "name of the set of units",
     "question": "what the trial is for",
-    "rank": "place by score over resampled clips (median), 0 = least important",
+    "rank": "place by score over resampled clips (median), 1 = least important (in the file from 0)",
     "removed": "how many blocks are deleted",
     "residual_cosine": "cosine of the residual stream before and after; of attention layers alone",
     "round": "of params.yaml: a step of deletion; base: nothing deleted",
     "rounds": "how often it was timed",
-    "saving": "seconds of a UNet call that are saved (below 0: noise)",
+    "saving": "of a UNet call (below 0: noise; the file holds seconds)",
     "saving_fraction": "saving as a share of the call",
     "score": "what the order is by, the criterion named below; low goes first",
-    "seconds": "of a UNet call, median",
+    "seconds": "of a UNet call, median (the file holds seconds)",
     "seeds": "a or b: two sets of seeds for the same prompts",
     "set": "of clips: `all` is their summary",
     "shape_accuracy": "share of clips in which a reader finds the caption's shape",
@@ -127,7 +128,7 @@ _GENERAL = {
 _ONLY = {
     ("pairs", "probability"): "chance, over resampled clips, that block matters less than other",
     ("ranks", "probability"): "chance, over resampled clips, that the block has this rank",
-    ("ranks", "rank"): "0 = least important",
+    ("ranks", "rank"): "1 = least important (in the file from 0)",
     ("criteria", "macs"): "of all UNet calls that asking it takes",
     ("correlations", "first"): "a measure of the ranking, as fvd or similarity",
     ("confirm", "videos"): "clips, each drawn thrice",
@@ -137,7 +138,7 @@ _ONLY = {
     ("ranking", "macs"): "multiply-accumulates of a UNet call that go with the block",
     ("ranking", "parameters"): "weights that go with the block",
     ("criteria", "units"): "how many units are ordered",
-    ("profile", "predicted"): "seconds",
+    ("latency", "predicted"): "saving that the times of single blocks add up to (the file holds seconds)",
     ("similarity", "count"): "numbers behind it",
     ("features", "motion"): "descriptor of movement: differences of frames, on a grid",
     ("losses", "step"): "of training",
@@ -179,6 +180,42 @@ _FIRST = {
     "influence": ("unit", "step", "change", "weight", "variance"),
     "interaction": ("unit", "other", "step", "value", "weight"),
 }
+
+
+_MS = {
+    *((artefact, column) for artefact in ("profile", "latency") for column in ("seconds", "saving")),
+    ("latency", "predicted"),
+    ("ranking", "latency"),
+}
+"""Columns of seconds that eyes read in ms, as on the report page."""
+_FROM_ONE = {("ranking", "rank"), ("ranking", "position"), ("ranks", "rank")}
+"""Columns that count from 0 and are shown from 1, as on the report page."""
+
+
+def heading(artefact: str, column: str) -> str:
+    """What stands above a column: its name, and the unit where it is shown in another than the file's.
+
+    >>> heading("ranking", "latency")
+    'latency (ms)'
+    """
+    return f"{column} (ms)" if (artefact, _middle(column)) in _MS else column
+
+
+def for_eyes(artefact: str, column: str, value: Any) -> Any:
+    """A value of a column as it is shown: times in ms, places from 1; None and all else as they are.
+
+    >>> for_eyes("ranking", "rank", 0), for_eyes("latency", "saving", 0.25)
+    (1, 250.0)
+    """
+    if value is None:
+        return None
+    of = artefact, _middle(column)
+    return value * 1e3 if of in _MS else value + 1 if of in _FROM_ONE else value
+
+
+def _middle(column: str) -> str:
+    """Of an end of an interval, the column of its figure."""
+    return column.removesuffix("_low").removesuffix("_high")
 
 
 def meaning(artefact: str, column: str) -> str:

@@ -60,6 +60,23 @@ class Artefacts:
         return str(self.selection["round"])
 
     @property
+    def repaired(self) -> frozenset[str]:
+        """Rounds whose clips training changed, by all digits; the others draw to the bit what they drew before it."""
+        spread = self.evaluation.groupby(["round", "split"])["fvd"].nunique()
+        return frozenset(str(name) for name, _ in spread.index[spread.to_numpy() > 1])
+
+    def not_repaired(self, name: str) -> str:
+        """Why a round that is not among the repaired is as it was pruned."""
+        if not set(self.blocks) - set(self.removed[name]):
+            return "no motion block is left to train"
+        return "training was tried and not kept" if len(self.losses[name]) else "nothing was trained"
+
+    @property
+    def bare(self) -> list[str]:
+        """Rounds that delete every motion block, and so are the very model that stands for the ceiling of any gain."""
+        return [name for name in self.rounds if set(self.blocks) <= set(self.removed[name])]
+
+    @property
     def blocks(self) -> list[str]:
         """All motion blocks in the model's order."""
         return self.whole_blocks["block"].tolist()

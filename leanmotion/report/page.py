@@ -98,6 +98,7 @@ def render_page(found: Artefacts, carried: carry_over.CarriedOver) -> str:
         "verdict": granularity.verdict(found),
         "round_figures": rounds.rounds_figures(found),
         "front": front.front_figure(found, budgets),
+        "front_measured": front.measured(found, budgets),
         "front_table": front.front_table(budgets),
         "savings": savings.savings_figure(found),
         "savings_reading": savings.reading(found),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from leanmotion.commands.cli import app
 from leanmotion.commands.show import lines
 from leanmotion.errors import LeanmotionError
-from leanmotion.pipeline.meanings import PLAIN, ROWS, by_weight, meaning
+from leanmotion.pipeline.meanings import PLAIN, ROWS, by_weight, heading, meaning
 from leanmotion.pipeline.schemas import SCHEMAS
 from leanmotion.pipeline.tables import artefact_of, read_frame, read_table, write_table
 
@@ -49,10 +49,10 @@ def test_every_artefact_fits_the_terminal(run: Run, width: int, monkeypatch: pyt
         total = read_table(path, name).num_rows
         text = words_of(said)
         assert f"{name}: {total} rows" in text and (total <= 3 or f"--rows {total}" in text)
-        head = said[0].split()
+        head = [word for word in said[0].split() if word != "(ms)"]
         hidden = [column for column in SCHEMAS[name].names if column not in head and not column.endswith(_ENDS)]
         assert all(column in text for column in hidden), "what is not shown is said"
-        assert all(f"{column}: " in text for column in head if column not in PLAIN)
+        assert all(f"{heading(name, column)}: " in text for column in head if column not in PLAIN)
     assert {"ranking", "evaluation", "profile", "videos", "influence", "losses", "confirm"} <= shown
 
 
@@ -63,7 +63,7 @@ def test_latency_of_a_ranking_comes_from_the_profile_beside_it(run: Run, tmp_pat
     said = lines(path, 99, ["block", "latency"])
     cells = dict(line.split() for line in said[1:8])
     assert {block: float(cell) for block, cell in cells.items()} == {
-        block: pytest.approx(profile[block], rel=5e-3) for block in run.blocks
+        block: pytest.approx(1e3 * profile[block], rel=5e-3) for block in run.blocks
     }
     assert "profile.parquet" in words_of(said)
     alone = tmp_path / "ranking.parquet"
@@ -75,11 +75,27 @@ def test_latency_of_a_ranking_comes_from_the_profile_beside_it(run: Run, tmp_pat
 
 def test_a_ranking_that_used_time_shows_its_own(run: Run, tmp_path: Path) -> None:
     frame = read_frame(run.data / "ranking.parquet", "ranking")
-    frame["latency"] = 0.5
+    frame["latency"] = 0.0205
     write_table(tmp_path / "ranking.parquet", "ranking", frame)
     (tmp_path / "profile.parquet").write_bytes((run.data / "profile.parquet").read_bytes())
     said = lines(tmp_path / "ranking.parquet", 9, ["latency"])
-    assert [line.strip() for line in said[1:8]] == ["0.5"] * 7 and "is from" not in words_of(said)
+    assert [line.strip() for line in said[1:8]] == ["20.5"] * 7 and "is from" not in words_of(said)
+
+
+def test_ranks_and_times_are_shown_as_the_report_shows_them(run: Run) -> None:
+    """From 1, and in ms under a heading that says so; files keep their units, and an end is counted as its figure."""
+    rows = read_frame(run.data / "ranking.parquet", "ranking")
+    said = lines(run.data / "ranking.parquet", 1, ["rank", "rank_low", "position"])
+    first: Any = rows.iloc[0]
+    places = [int(first[name]) + 1 for name in ("rank", "rank_low", "rank_high")]
+    assert said[1].split() == [str(places[0]), f"[{places[1]},", f"{places[2]}]", str(places[1]), "1"]
+    assert [line.split()[0] for line in lines(run.data / "ranks.parquet", 99, ["rank"])[1:2]] == ["1"]
+    for name in ("latency", "profile"):
+        full: Any = read_frame(run.data / f"{name}.parquet", name).iloc[0]
+        said = lines(run.data / f"{name}.parquet", 1, ["seconds", "saving"])
+        assert said[0].split() == ["seconds", "(ms)", "saving", "(ms)"]
+        assert float(said[1].split()[0]) == pytest.approx(1e3 * full["seconds"], rel=5e-3)
+        assert float(said[1].split()[2].strip("[,")) == pytest.approx(1e3 * full["saving_low"], rel=5e-3)
 
 
 def test_all_and_named_columns(run: Run) -> None:

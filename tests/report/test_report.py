@@ -25,9 +25,10 @@ from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.ranking.rounding import rounded
 from leanmotion.report.artefacts import read_artefacts
 from leanmotion.report.page import LIMIT, render_page
-from leanmotion.report.sections import headline
+from leanmotion.report.sections import front, headline, media
 from leanmotion.report.sections.carry_over import CarriedOver
 from leanmotion.report.sections.ranking import ranking_figure
+from leanmotion.videos.codec import encode
 
 
 class Reader(HTMLParser):
@@ -256,6 +257,87 @@ def test_every_section_opens_with_its_finding(page: str) -> None:
     assert len(re.findall(r"<dt>", guide)) == 5
 
 
+def test_a_round_that_was_not_repaired_is_shown_once(run: Run, page: str) -> None:
+    """Its clips are the same before and after: one row, one mark a chart, one clip. A repaired round has both."""
+    part = page.split('<section id="rounds">')[1].split("</section>")[0]
+    rows = ["base, original", "r2, distilled", "r2, pruned", "all, not repaired"]
+    assert re.findall(r'<th scope="row">([^<]+)</th>', part) == rows * 2
+    chart = part.split('<svg class="chart ')[1].split("</svg>")[0]
+    assert len(re.findall(r'<circle class="mark one( open)?"', chart)) == 3
+    assert len(re.findall(r'<rect class="mark two"', chart)) == 1
+    store = json.loads(page.split('id="store">')[1].split("</script>")[0])
+    rounds = {key: note for key, note in store["notes"].items() if not key.startswith("report/base/")}
+    assert set(rounds) == {key for key in store["clips"] if key.startswith("report/")} - {"report/full"}
+    assert set(rounds) == {"report/r2/pruned", "report/r2/distilled", "report/all/pruned"}
+    assert rounds["report/all/pruned"][0] == "pruned, not repaired: no motion block is left to train"
+
+
+def test_a_run_without_repair_speaks_of_none(run: Run) -> None:
+    """As with `distillation.steps: 0`: no arm of repaired rounds in legends, rows, clips."""
+    found = read_artefacts(run.settings, run.data)
+    pruned = found.evaluation[found.evaluation["arm"] == "pruned"]
+    rows = pd.concat([found.evaluation[found.evaluation["arm"] == "original"], pruned, pruned.assign(arm="distilled")])
+    bare = replace(found, evaluation=rows, losses={name: table.head(0) for name, table in found.losses.items()})
+    page = render_page(bare, CarriedOver(None, why_not=Markup("Not measured.")))
+    part = page.split('<section id="rounds">')[1].split("</section>")[0]
+    assert (
+        re.findall(r'<th scope="row">([^<]+)</th>', part)
+        == ["base, original", "r2, not repaired", "all, not repaired"] * 2
+    )
+    assert "distilled" not in part and "two" not in "".join(re.findall(r'<rect class="mark (\w+)"', part))
+    assert "It was not repaired: nothing was trained." in words(page)
+    assert not [
+        key for key in json.loads(page.split('id="store">')[1].split("</script>")[0])["clips"] if "distilled" in key
+    ]
+
+
+def test_the_ceiling_is_not_contradicted_by_noise(run: Run, page: str) -> None:
+    """A round of all blocks is the very model that the ceiling is of, and may well measure faster."""
+    calls: Any = read_frame(run.data / "latency.parquet", "latency").set_index("variant")
+    said = words(page)
+    for name, before in (("none", "takes "), ("all", "all is that same model, timed once more: ")):
+        assert f"{before}{milli(calls.loc[name, 'seconds'])} ms" in said
+        three = [milli(calls.loc[name, f"saving{end}"]) for end in ("", "_low", "_high")]
+        assert f"{three[0]} [{three[1]}, {three[2]}] ms" in said
+    assert "what measures as more is noise" in said and "can save more" not in said
+
+
+@pytest.mark.parametrize(("factor", "where"), [(1.0, "inside"), (0.5, "above"), (2.0, "below")])
+def test_predicted_and_measured_savings_are_told_apart(run: Run, factor: float, where: str) -> None:
+    found = read_artefacts(run.settings, run.data)
+    budgets = front.Budgets.of(found)
+    predicted = budgets.saved(budgets.time, found.removed["r2"])
+    whole = float(found.latency.loc["full", "seconds"])
+    times = found.latency.copy()
+    for end, width in (("", 1.0), ("_low", 0.9), ("_high", 1.1)):
+        times.loc["r2", f"saving{end}"] = factor * width * predicted * whole
+    said = words(str(front.measured(replace(found, latency=times), budgets)))
+    assert f"the prediction lies {where} that range" in said and f"{predicted:.1%} for r2" in said
+    assert f"it saves {1 - times.loc['r2', 'seconds'] / whole:.1%}" in said
+
+
+@pytest.mark.parametrize(("clips", "order"), [(1, [2]), (3, [2, 4, 0]), (9, [2, 4, 0, 1, 3])])
+def test_the_first_clip_is_the_median_one(run: Run, clips: int, order: list[int]) -> None:
+    """Five clips at rising distances of the chosen round's from the original's; the split has them out of order."""
+    found = read_artefacts(run.settings, run.data)
+    shuffled = [3, 0, 4, 2, 1]
+    clip = np.full((2, 16, 16, 3), 100, np.uint8)
+    rows = {
+        "report/full": [{"video": encode(clip)} for _ in shuffled],
+        "report/r2/distilled": [{"video": encode(clip + np.uint8(10 * place))} for place in shuffled],
+    }
+    picked = media._spread(found, rows, clips)
+    assert [shuffled[place] for place in picked.places] == order
+    assert picked.names == ["the median clip", "the furthest", "the nearest", "1 of 4 others nearer",
+                            "3 of 4 others nearer"][: len(order)]  # fmt: skip
+    assert "No clip was picked by hand" in picked.rule
+
+
+def test_each_group_of_videos_says_how_its_clips_were_picked(page: str) -> None:
+    assert page.count("No clip was picked by hand") == 1 and page.count("The clips are the first of the split") == 2
+    assert "(the median clip)</option>" in page
+
+
 BLOCK_FVDS = [10.0 ** (-6.5 + 0.45 * i) for i in range(21)]
 """Nine decades, as the embedded teacher's blocks span them."""
 
@@ -332,8 +414,6 @@ def test_other_models_rounds_and_selections(tmp_path: Path, blocks: int, heads: 
 
 
 def test_fewer_prompts_where_videos_are_large(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from leanmotion.report.sections import media
-
     found = read_artefacts(run.settings, run.data)
     whole = media.read_media(found)
     assert {len(clips) for clips in whole.clips.values()} == {3}
@@ -368,6 +448,7 @@ def test_pickers_and_videos_work_in_a_browser(
     assert found["failures"] == [] and found["errors"] == []
     # Prompts of three groups, and the rounds twice.
     assert found["pickers"] == 5 and found["choices"] == 3 * 3 + 2 * 2
-    assert found["videos"] == 3 * 3 + 2 * 3 + 3 * 3 + 3 * 4
+    # Of the round that was not repaired two clips, the original's and its own.
+    assert found["videos"] == 3 * 3 + (3 + 2) + 3 * 3 + 3 * 4
     assert found["overflow"] == 0, "the page is wider than the screen"
     assert "CONSOLE" not in done.stderr, done.stderr[-2000:]

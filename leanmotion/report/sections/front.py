@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from leanmotion.influence.tables import Interaction, interaction_of
-from leanmotion.pipeline.numbers import data, listed, percent, short
+from leanmotion.pipeline.numbers import data, listed, milli, percent, short
 from leanmotion.probing.best_sets import Sets, candidates, front, members_of
 from leanmotion.report.artefacts import BASE, Artefacts
 from leanmotion.report.elements import Cell, Figure, Table
@@ -55,21 +55,45 @@ def finding(found: Artefacts, budgets: Budgets) -> Markup:
     # Sums in another order may differ in their last digit.
     fits = rows[saved >= share - 1e-9]
     if not len(fits):
-        return Markup("{} saves {} of a call, more than any set whose damage is known.").format(name, percent(share))
+        return Markup("{} is predicted to save {} of a call, more than any set whose damage is known.").format(
+            name, percent(share)
+        )
     times = damage / float(budgets.sets.damage[fits].min())
     if times < 1.0005:
         return Markup(
-            "{} is on the front: no set that saves as much time ({} of a call) has less predicted damage."
+            "{} is on the front: no set predicted to save as much time ({} of a call) has less predicted damage."
         ).format(name, data(share, percent(share)))
     return Markup(
-        "{} saves {} of a call, with {} times the predicted damage of the best set that saves as much."
+        "{} is predicted to save {} of a call, with {} times the predicted damage of the best set that saves as much."
     ).format(name, data(share, percent(share)), data(times))
+
+
+def measured(found: Artefacts, budgets: Budgets) -> Markup:
+    """The time that this section predicts for a round beside what was measured of it, so that no reader compares both.
+
+    Block times added up are a forecast; whole calls are the measurement, and each pair of them gives another saving.
+    """
+    name = found.rounds[-1] if found.chosen == BASE else found.chosen
+    call, whole = found.latency.loc[name], float(found.latency.loc["full", "seconds"])
+    predicted = budgets.saved(budgets.time, found.removed[name])
+    low, high = (float(call[f"saving_{end}"]) / whole for end in ("low", "high"))
+    where = "inside" if low <= predicted <= high else "below" if predicted < low else "above"
+    saved = 1 - float(call["seconds"]) / whole
+    return Markup(
+        "Times here are predicted, from blocks timed one by one: {} for {}. Measured in whole calls it saves {} ({} ms "
+        "instead of {} ms), and half of all pairs of calls save {} to {}: the prediction lies {} that range. Where a "
+        "round was measured, believe the measurement."
+    ).format(
+        data(predicted, percent(predicted)), name, data(saved, percent(saved)),
+        data(float(call["seconds"]), milli(call["seconds"])), data(whole, milli(whole)),
+        data(low, percent(low)), data(high, percent(high)), where,
+    )  # fmt: skip
 
 
 def front_figure(found: Artefacts, budgets: Budgets) -> Figure:
     """By measured time and by MACs, as shares of the whole call."""
     charts = []
-    for cost, title in ((budgets.time, "time of a call saved, by block times"), (budgets.macs, "MACs of a call saved")):
+    for cost, title in ((budgets.time, "time of a call saved, predicted"), (budgets.macs, "MACs of a call saved")):
         rows, saved = budgets.front(cost)
         places = [
             (name, budgets.saved(cost, gone), budgets.interaction.damage(gone))
@@ -108,7 +132,7 @@ def front_table(budgets: Budgets) -> Table:
                 ("all but " if few is kept and kept else "") + (listed(few) if few else "all"),
             ]
         )  # fmt: skip
-    head = ["Time of a call saved", "MACs saved", "Predicted damage", "Blocks deleted", "Which"]
+    head = ["Time of a call saved, predicted", "MACs saved", "Predicted damage", "Blocks deleted", "Which"]
     return Table("Sets of least predicted damage, for more and more time saved", head, cells)
 
 

@@ -26,11 +26,12 @@ def how_to_read(found: Artefacts) -> list[tuple[str, Markup]]:
             "How much further than the null; at 0% as far as another seed. [low, high] is the {:.0%} interval."
         ).format(found.settings.evaluation.interval),
         "Round": Markup(
-            "A set of deleted blocks (motion modules; up_2_1: way up, level 2). Distilled: the rest was trained to "
-            "make up for it."
+            "A set of deleted blocks (motion modules; up_2_1: way up, level 2). Pruned: only deleted. Distilled: then "
+            "trained to make up for it, and kept where that helped."
         ),
         "Charts": Markup(
-            "On an axis marked (log) each power of ten takes equal room. Times are of the machine that ran this."
+            "On an axis marked (log) each power of ten takes equal room; 2e-06 is 2 millionths. Times are of the "
+            "machine that ran this."
         ),
     }
     return list(words.items())

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ BUDGET = 10_000_000
 # Shown about so large; the browser enlarges what is still smaller. x264 was seen to give other bytes from call to call
 # on noise enlarged 12 times, and never at 3 or 4.
 _SHOWN, _SMALL, _ENLARGE = 192, 256, 4
+_PRUNED = "pruned, before repair"
 
 
 @dataclass(frozen=True)
 class Slot:
     """A place for a video. `key` names its clips; `{round}` in it stands for the picked round.
 
-    `note` stands below the label; notes of rounds change with the picker and are in `Media`.
+    `note` stands below the label. Labels and notes of rounds change with the picker and are in `Media`; a round that
+    was not repaired has no clips in the slot of the repaired ones, which is hidden then.
     """
 
     key: str
@@ -43,16 +45,27 @@ class Group:
     seeds: str
     prompts: list[str]
     slots: list[Slot]
+    rule: str
+    """By what rule these clips were picked."""
 
 
 @dataclass(frozen=True)
 class Media:
-    """All groups and their clips: key -> one base64 MP4 a prompt."""
+    """All groups and their clips: key -> one base64 MP4 a prompt; of rounds, key -> label and note."""
 
     groups: dict[str, Group]
     clips: dict[str, list[str]]
     edge: int
-    notes: dict[str, str]
+    notes: dict[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """Places of clips in their split, which goes first, and what the picker calls each beside its prompt."""
+
+    places: list[int]
+    names: list[str]
+    rule: str
 
 
 @dataclass(frozen=True)
@@ -70,16 +83,23 @@ def read_media(found: Artefacts) -> Media:
     rows = {take.key: _rows(found.folder / "videos" / take.file, take) for take in takes}
     # Probes may be of the first prompts alone.
     fewest = {split: min(len(rows[take.key]) for take in takes if take.split == split) for split in ("rank", "report")}
-    order = {split: _varied([row["prompt"] for row in rows[f"{split}/full"][:most]], found.settings.report.clips)
-             for split, most in fewest.items()}  # fmt: skip
+    count = found.settings.report.clips
+    picked = {
+        "rank": _first_prompts([row["prompt"] for row in rows["rank/full"][: fewest["rank"]]], count),
+        "report": _spread(found, rows, count),
+    }
     edge = _SMALL
     while True:
-        clips, count = _encode(takes, rows, order, found.settings.report.fps, edge)
+        clips, count = _encode(takes, rows, {split: one.places for split, one in picked.items()}, found, edge)
         if count or edge <= 32:
             break
         edge //= 2
-    prompts = {split: [rows[f"{split}/full"][i]["prompt"] for i in order[split][:count]] for split in order}
-    named = {g.name: Group(g.name, g.split, g.seeds, prompts[g.split], g.slots) for g in groups}
+    named = {}
+    for group in groups:
+        one = picked[group.split]
+        titles = [rows[f"{group.split}/full"][i]["prompt"] for i in one.places[:count]]
+        said = [f"{title} ({name})" if name else title for title, name in zip(titles, one.names, strict=False)]
+        named[group.name] = replace(group, prompts=said, rule=one.rule)
     return Media(named, clips, edge, _notes(found))
 
 
@@ -96,7 +116,11 @@ def finding(found: Artefacts) -> Markup:
 
 
 def _encode(
-    takes: Sequence[_Take], rows: dict[str, list[dict[str, Any]]], order: dict[str, list[int]], fps: int, edge: int
+    takes: Sequence[_Take],
+    rows: dict[str, list[dict[str, Any]]],
+    order: dict[str, list[int]],
+    found: Artefacts,
+    edge: int,
 ) -> tuple[dict[str, list[str]], int]:
     clips: dict[str, list[str]] = {take.key: [] for take in takes}
     used, count = 0, 0
@@ -107,7 +131,7 @@ def _encode(
                 row = rows[take.key][order[take.split][place]]
                 frames = _sized(decode(row["video"]), edge)
                 scale = min(max(1, _SHOWN // max(frames.shape[1:3])), _ENLARGE)
-                new[take.key] = base64.b64encode(mp4_bytes(frames, fps, scale)).decode("ascii")
+                new[take.key] = base64.b64encode(mp4_bytes(frames, found.settings.report.fps, scale)).decode("ascii")
         used += sum(map(len, new.values()))
         if used > BUDGET:
             break
@@ -128,7 +152,7 @@ def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
         _Take("report/full", "full/report_b.parquet", "full", "report", "b"),
     ]
     for name in found.rounds:
-        for arm in ("pruned", "distilled"):
+        for arm in ("pruned", "distilled") if name in found.repaired else ("pruned",):
             takes.append(_Take(f"report/{name}/{arm}", f"rounds/{name}.parquet", arm, "report", "b"))
     singles = [
         Slot("rank/full", "original"),
@@ -137,8 +161,8 @@ def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
     ]
     rounds = [
         Slot("report/full", "original"),
-        Slot("report/{round}/pruned", "pruned only"),
-        Slot("report/{round}/distilled", "pruned and distilled"),
+        Slot("report/{round}/pruned", _PRUNED),
+        Slot("report/{round}/distilled", "repaired (distilled)"),
     ]
     probes = [Slot("rank/full", "original")]
     for set_name, probe in _probes(found):
@@ -147,16 +171,24 @@ def _takes(found: Artefacts) -> tuple[list[_Take], list[Group]]:
         unit = {"temporal_transformer": "temporal transformer", "attention": "attention layer"}[probe["granularity"]]
         some = f"{probe['count']} {unit}{'s' if probe['count'] > 1 else ''}"
         probes.append(Slot(key, f"without {some} (most similar)", f"FVD {short(probe['fvd'])}"))
-    groups = [Group("rounds", "report", "b", [], rounds), Group("singles", "rank", "a", [], singles)]
+    groups = [Group("rounds", "report", "b", [], rounds, ""), Group("singles", "rank", "a", [], singles, "")]
     if len(probes) > 1:
-        groups.append(Group("probes", "rank", "a", [], probes))
+        groups.append(Group("probes", "rank", "a", [], probes, ""))
     return takes, groups
 
 
-def _notes(found: Artefacts) -> dict[str, str]:
-    """A round's clips by key -> how far they are from the original's of the same seeds."""
-    rows = found.evaluation[found.evaluation["split"] == "report"].to_dict("records")
-    return {f"report/{row['round']}/{row['arm']}": f"FVD {short(row['fvd'])}" for row in rows}
+def _notes(found: Artefacts) -> dict[str, tuple[str, str]]:
+    """A round's clips by key -> what they are, and how far they are from the original's of the same seeds."""
+    notes = {}
+    for row in found.evaluation[found.evaluation["split"] == "report"].to_dict("records"):
+        name, arm = row["round"], row["arm"]
+        label = "repaired (distilled)" if arm == "distilled" else _PRUNED
+        if name != BASE and name not in found.repaired:
+            if arm == "distilled":
+                continue
+            label = f"pruned, not repaired: {found.not_repaired(name)}"
+        notes[f"report/{name}/{arm}"] = label, f"FVD {short(row['fvd'])}"
+    return notes
 
 
 def _probes(found: Artefacts) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -183,11 +215,41 @@ def _rows(path: Path, take: _Take) -> list[dict[str, Any]]:
     return sorted(fits[0], key=lambda row: row["index"])
 
 
-def _varied(prompts: Sequence[str], count: int) -> list[int]:
-    """The first `count` places, prompts not seen before first."""
+def _first_prompts(prompts: Sequence[str], count: int) -> _Picked:
+    """The first clips of a split, prompts not seen before first."""
     first = [i for i, prompt in enumerate(prompts) if prompt not in prompts[:i]]
     rest = [i for i in range(len(prompts)) if i not in set(first)]
-    return [*first, *rest][:count]
+    places = [*first, *rest][:count]
+    return _Picked(
+        places, [""] * len(places), "The clips are the first of the split, each prompt once where it can be."
+    )
+
+
+def _spread(found: Artefacts, rows: dict[str, list[dict[str, Any]]], count: int) -> _Picked:
+    """Clips by how far a round's are from the original's: the median, the furthest, the nearest, then evenly between.
+
+    The distance is the mean squared difference of pixels: features of rounds' clips are not stored.
+    """
+    name = found.rounds[-1] if found.chosen == BASE else found.chosen
+    theirs = rows[f"report/{name}/{'distilled' if name in found.repaired else 'pruned'}"]
+    far = [_apart(one["video"], other["video"]) for one, other in zip(rows["report/full"], theirs, strict=True)]
+    by_distance = sorted(range(len(far)), key=lambda i: far[i])
+    last = len(far) - 1
+    # Halves of halves: whatever fits on the page is spread over all clips.
+    shares = [1 / 2, 1.0, 0.0, *(odd / 2**power for power in range(2, 12) for odd in range(1, 2**power, 2))]
+    at = list(dict.fromkeys(round(share * last) for share in shares))[:count]
+    words = {round(last / 2): "the median clip", last: "the furthest", 0: "the nearest"}
+    names = [words.get(place, f"{place} of {last} others nearer") for place in at]
+    return _Picked(
+        [by_distance[place] for place in at],
+        names,
+        f"No clip was picked by hand. By how far {name}'s are from the original's, in squared difference of pixels, "
+        f"the median of {len(far)} clips comes first, then the furthest, the nearest, and others evenly between.",
+    )
+
+
+def _apart(one: bytes, other: bytes) -> float:
+    return float(np.square(decode(one).astype(np.float32) - decode(other)).mean(dtype=np.float64))
 
 
 def _sized(frames: np.ndarray, edge: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from leanmotion.pipeline.numbers import amount, data, listed, milli, missing, pe
 from leanmotion.ranking.rounding import rounded_table
 from leanmotion.report.artefacts import Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
+from leanmotion.report.sections.savings import two_timings
 from leanmotion.report.svg import Axis, Chart, legend, steep
 
 
@@ -42,6 +43,7 @@ def ranking_figure(found: Artefacts) -> Figure:
                 ("dim", "bar", "parameters"),
             ]
         ),
+        note=two_timings(found),
         csv="ranking.csv",
     )
 
@@ -126,8 +128,9 @@ def reading(found: Artefacts) -> list[Cell]:
     out: list[Cell] = [_ties(found), _costly(found), _agreement(found)]
     tau, settle = found.figure("split_half_tau"), found.figure("videos_to_settle")
     if tau is not None:
-        words = f"Two halves of the videos rank the blocks alike with a Kendall tau of {short(tau)}"
-        out.append(words + (f"; about {short(settle)} videos would settle the order." if settle is not None else "."))
+        words = f"Two halves of the videos rank the blocks alike with a Kendall tau of {short(tau)} (1: the same order)"
+        enough = "" if settle is None else f"; from about {short(settle)} videos a block on, two halves agree to 0.8"
+        out.append(f"{words}{enough}.")
     if found.meta.get("criterion", "fvd") == "fvd_per_latency":
         out.append("This order uses measured time: another run of it can differ.")
     return [words for words in out if words]

@@ -1,24 +1,23 @@
-"""Quality against what is deleted, round by round: distilled and pruned only, with the null and the stop rule."""
+"""Quality against what is deleted, round by round: before and after repair, with the null and the stop rule."""
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from leanmotion.pipeline.numbers import amount, data, milli, percent, short, within
+from leanmotion.pipeline.numbers import amount, data, listed, milli, percent, short, within
 from leanmotion.ranking.rounding import evaluation_nulls, rounded_row
 from leanmotion.report.artefacts import BASE, Artefacts, Frame
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend
 
-_ARMS = {"distilled": ("one", "circle", "pruned and distilled"), "pruned": ("two", "square", "pruned only")}
+_ARMS = ("distilled", "pruned")
 _CSV = {
     "fvd": "fvd_cross", "excess": "excess", "fvd_same_seeds": "fvd", "motion_accuracy": "motion_accuracy",
     "sharpness": "sharpness", "movement": "movement",
 }  # fmt: skip
-_LEGEND = [
-    ("one", "circle", "pruned and distilled"),
-    ("two", "square", "pruned only"),
-    ("band one", "band", "interval"),
-]
 
 
 def finding(found: Artefacts) -> Markup:
@@ -48,11 +47,11 @@ def rounds_figures(found: Artefacts) -> list[Figure]:
     select, report = rows_of(found, "select"), rows_of(found, "report")
     rule = found.settings.selection
     limit = _limit(found, select)
-    first = [_chart(select, "removed", "blocks deleted", limit)]
+    first = [_chart(found, select, "removed", "blocks deleted", limit)]
     if select["motion_accuracy"].notna().any():
         floor = rule.allowance if rule.rule == "accuracy" else None
-        first.append(_accuracy(select, floor))
-    entries = [*_LEGEND, ("null", "rule", "null: another seed of the original")]
+        first.append(_accuracy(found, select, floor))
+    entries = [*_legend(found), ("null", "rule", "null: another seed of the original")]
     judged = [*entries, ("limit", "rule", _rule_words(found))]
     shown = _limit(found, report)
     if shown is not None:
@@ -66,12 +65,12 @@ def rounds_figures(found: Artefacts) -> list[Figure]:
     return [
         Figure(
             "Where the stop rule judged (select split)", first, legend(judged),
-            note=str(found.selection["reason"]), table=_table(select, "Every round on the select split"),
+            note=str(found.selection["reason"]), table=_table(found, select, "Every round on the select split"),
             csv="rounds.csv",
         ),
         Figure(
-            "Final figures (report split)", [_chart(report, *panel, shown) for panel in panels], legend(entries),
-            table=_table(report, "Every round on the report split"), csv="rounds.csv",
+            "Final figures (report split)", [_chart(found, report, *panel, shown) for panel in panels], legend(entries),
+            note=_again(found), table=_table(found, report, "Every round on the report split"), csv="rounds.csv",
         ),
     ]  # fmt: skip
 
@@ -93,7 +92,7 @@ def _rule_words(found: Artefacts) -> str:
     }[rule.rule]
 
 
-def _chart(rows: Frame, column: str, title: str, limit: float | None) -> Markup:
+def _chart(found: Artefacts, rows: Frame, column: str, title: str, limit: float | None) -> Markup:
     time = column == "seconds"
     rows = rows.assign(at=rows[column].astype(float) * (1e3 if time else 1))
     null = float(rows["null"].iloc[0])
@@ -112,16 +111,79 @@ def _chart(rows: Frame, column: str, title: str, limit: float | None) -> Markup:
     chart.across(null, "null", f"null {short(null)}", limit is not None and limit >= null, side)
     if limit is not None:
         chart.across(limit, "limit", f"stop rule {short(limit)}", limit < null, side)
-    for arm, (style, shape, words) in _ARMS.items():
-        mine = rows[rows["arm"].isin(["original", arm])].sort_values("removed", kind="stable")
-        chart.band(list(mine[["at", "fvd_cross_low", "fvd_cross_high"]].itertuples(index=False, name=None)), style)
-        chart.line(list(mine[["at", "fvd_cross"]].itertuples(index=False, name=None)), style)
-        for row in mine.to_dict("records"):
-            chart.mark(row["at"], row["fvd_cross"], style, shape, f"{row['round']}, {words}: {short(row['fvd_cross'])}")
+    _draw(found, chart, rows, "fvd_cross", short)
     return chart.svg()
 
 
-def _accuracy(rows: Frame, floor: float | None) -> Markup:
+def _draw(found: Artefacts, chart: Chart, rows: Frame, figure: str, write: Callable[[Any], str]) -> None:
+    """The students' line, and beside it, dashed, how the repaired ones were before; a round that was not stands once.
+
+    `rows`: with the place along x in `at`.
+    """
+    students = _of(rows, "distilled")
+    _line(chart, students, figure, "one")
+    for run in _before_repair(found, students, _of(rows, "pruned")):
+        _line(chart, run, figure, "two")
+        for row in run.to_dict("records"):
+            if row["arm"] == "pruned" and row["round"] in found.repaired:
+                chart.mark(row["at"], row[figure], "two", "square", f"{_said(found, row)}: {write(row[figure])}")
+    for row in students.to_dict("records"):
+        style = "one" if row["round"] in found.repaired else "one open"
+        chart.mark(row["at"], row[figure], style, "circle", f"{_said(found, row)}: {write(row[figure])}")
+
+
+def _line(chart: Chart, rows: Frame, figure: str, style: str) -> None:
+    columns = ["at", f"{figure}_low", f"{figure}_high"]
+    chart.band(list(rows[columns].itertuples(index=False, name=None)), style)
+    chart.line(list(rows[["at", figure]].itertuples(index=False, name=None)), style)
+
+
+def _of(rows: Frame, arm: str) -> Frame:
+    """The original and one arm, fewest deletions first."""
+    return rows[rows["arm"].isin(["original", arm])].sort_values("removed", kind="stable", ignore_index=True)
+
+
+def _before_repair(found: Artefacts, students: Frame, pruned: Frame) -> list[Frame]:
+    """Runs of repaired rounds as they were before, each with the rounds beside it, where the lines part and meet."""
+    apart = students["round"].isin(found.repaired).to_numpy()
+    # A neighbour that was not repaired is the same in both arms.
+    drawn = apart.copy()
+    drawn[:-1] |= apart[1:]
+    drawn[1:] |= apart[:-1]
+    runs = np.split(np.arange(len(drawn)), np.flatnonzero(np.diff(drawn)) + 1)
+    return [pruned.iloc[run] for run in runs if len(run) and drawn[run[0]]]
+
+
+def _said(found: Artefacts, row: dict[str, Any]) -> str:
+    """A row's name: what was done to the round's blocks."""
+    if row["arm"] == "original":
+        return f"{row['round']}, original"
+    return f"{row['round']}, {row['arm'] if row['round'] in found.repaired else 'not repaired'}"
+
+
+def _legend(found: Artefacts) -> list[tuple[str, str, str]]:
+    repaired = [
+        ("one", "circle", "repaired (distilled)"),
+        ("two", "square", "the same before repair (pruned)"),
+    ]
+    return [
+        ("one open", "circle", "the original, and rounds not repaired"),
+        *(repaired if found.repaired else []),
+        ("band one", "band", "interval"),
+    ]
+
+
+def _again(found: Artefacts) -> str:
+    """That a round without any motion block stands twice among measured times."""
+    if not found.bare:
+        return ""
+    return (
+        f"{listed(found.bare)} and the ceiling of the top are one model, timed apart: where their times differ, that "
+        "is noise of timing."
+    )
+
+
+def _accuracy(found: Artefacts, rows: Frame, floor: float | None) -> Markup:
     chart = Chart(
         "Captions' motion read off the videos against blocks deleted",
         Axis.over("blocks deleted", rows["removed"].astype(float), zero=True),
@@ -129,23 +191,18 @@ def _accuracy(rows: Frame, floor: float | None) -> Markup:
     )
     if floor is not None:
         chart.across(floor, "limit", f"stop rule {floor:.0%}")
-    for arm, (style, shape, words) in _ARMS.items():
-        mine = rows[rows["arm"].isin(["original", arm])].sort_values("removed", kind="stable")
-        columns = ["removed", "motion_accuracy_low", "motion_accuracy_high"]
-        chart.band([(float(x), low, high) for x, low, high in mine[columns].itertuples(index=False)], style)
-        chart.line([(float(x), y) for x, y in mine[["removed", "motion_accuracy"]].itertuples(index=False)], style)
-        for row in mine.to_dict("records"):
-            tip = f"{row['round']}, {words}: {percent(row['motion_accuracy'])}"
-            chart.mark(float(row["removed"]), row["motion_accuracy"], style, shape, tip)
+    _draw(found, chart, rows.assign(at=rows["removed"].astype(float)), "motion_accuracy", percent)
     return chart.svg()
 
 
-def _table(rows: Frame, caption: str) -> Table:
+def _table(found: Artefacts, rows: Frame, caption: str) -> Table:
+    """One row a round, two where it was repaired: a round that was not is the same after as before."""
+    rows = rows[(rows["arm"] != "distilled") | rows["round"].isin(found.repaired)]
     heads, clip = (rows[name].notna().any() for name in ("motion_accuracy", "alignment"))
     out: list[list[Cell]] = []
     for row in rows.to_dict("records"):
         cells: list[Cell] = [
-            f"{row['round']}, {row['arm']}",
+            _said(found, row),
             data(row["removed"]),
             within(row["fvd_cross"], row["fvd_cross_low"], row["fvd_cross_high"]),
             data(row["null"]),
@@ -189,7 +246,7 @@ def rounds_csv(found: Artefacts) -> Frame:
             rows = found.evaluation[(found.evaluation["split"] == split) & (found.evaluation["round"] == name)]
             for row in rows.to_dict("records"):
                 line |= {"removed": row["removed"], "macs": row["macs"], "parameters": row["parameters"]}
-                line["trained"] = bool(line.get("trained")) or rows["fvd"].nunique() > 1
+                line["trained"] = name in found.repaired
                 tag = "" if split == "report" else "select_"
                 figures = rounded_row(row, ["null", *names.values()], evaluation_nulls(row))
                 line[f"{tag}null"] = figures["null"]

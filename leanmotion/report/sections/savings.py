@@ -29,7 +29,18 @@ def reading(found: Artefacts) -> str:
     return (
         f"Each block is timed where it runs, in {int(watched['rounds'])} calls of the whole UNet: together they take "
         f"{milli(added)} ms, and a call without any of them is {milli(whole)} ms shorter{apart}. The clocks cost a "
-        f"call {cost} ms [{low}, {high}]."
+        f"call {cost} ms [{low}, {high}]. {two_timings(found)}"
+    ).rstrip()
+
+
+def two_timings(found: Artefacts) -> str:
+    """That ms of blocks and ms of rounds are of calls that took unlike long; empty where they did not."""
+    blocks, rounds = (float(table.loc["full", "seconds"]) for table in (found.profile, found.latency))
+    if abs(blocks / rounds - 1) < 0.02:
+        return ""
+    return (
+        f"A whole call took {milli(blocks)} ms while blocks were timed, and {milli(rounds)} ms while rounds were: "
+        "between the two, compare shares of a call, not ms."
     )
 
 
@@ -38,14 +49,19 @@ def savings_figure(found: Artefacts) -> Figure:
     blocks = _blocks(found)
     rounds = found.latency.loc[[*found.rounds, "none"]]
     cells: list[list[Cell]] = [
-        [block, *(data(row[n] / 1e3, short(row[n])) for n in ("counted", "saving")), percent(_ratio(row))]
+        [
+            block,
+            data(row["counted"], percent(row["counted"])),
+            within(row["saving"], row["saving_low"], row["saving_high"], percent),
+            percent(_ratio(row)),
+        ]
         for block, row in blocks.iterrows()
     ]
     cells += [
         [
             _named(name),
-            data(float(row["predicted"]), milli(row["predicted"])),
-            within(float(row["saving"]), float(row["saving_low"]), float(row["saving_high"]), milli),
+            data(float(row["predicted"]), f"{milli(row['predicted'])} ms"),
+            within(float(row["saving"]), float(row["saving_low"]), float(row["saving_high"]), milli) + " ms",
             percent(row["saving"] / row["predicted"]) if row["predicted"] > 0 else "",
         ]
         for name, row in rounds.iterrows()
@@ -63,18 +79,19 @@ def savings_figure(found: Artefacts) -> Figure:
         "MACs, but much data to move.",
         table=Table(
             "Blocks by their MACs and measured in the call; rounds by their blocks and measured in whole calls",
-            ["What is deleted", "Predicted, ms", "Measured, ms", "Measured of predicted"],
+            ["What is deleted", "Predicted", "Measured", "Measured of predicted"],
             cells,
         ),
     )
 
 
 def _blocks(found: Artefacts) -> Frame:
-    """Blocks in the ranking's order: ms of a call by their share of the MACs (`counted`), and as measured."""
+    """Blocks in the ranking's order: shares of a call by their MACs (`counted`), and as measured."""
     names = found.ranking["block"].tolist()
-    rows = found.profile.loc[names, ["saving", "saving_low", "saving_high"]] * 1e3
-    shares = found.whole_blocks.set_index("block").loc[names, "macs"] / found.teacher["macs"]
-    return rows.assign(counted=shares * float(found.profile.loc["full", "seconds"]) * 1e3)
+    rows = found.profile.loc[names, ["saving", "saving_low", "saving_high"]] / float(
+        found.profile.loc["full", "seconds"]
+    )
+    return rows.assign(counted=found.whole_blocks.set_index("block").loc[names, "macs"] / found.teacher["macs"])
 
 
 def _ratio(row: Frame) -> float | None:
@@ -82,14 +99,15 @@ def _ratio(row: Frame) -> float | None:
 
 
 def _named(name: str) -> str:
-    return "all blocks" if name == "none" else name
+    return "no blocks: the ceiling" if name == "none" else name
 
 
 def _by_block(blocks: Frame) -> Markup:
-    axis = Axis.over("ms of a UNet call", [0, *blocks["counted"], *blocks["saving_high"]], zero=True)
+    ends = [0, *blocks["counted"], *blocks["saving_high"]]
+    axis = Axis.over("share of the UNet call's time", ends, zero=True, write=lambda value: f"{value:.0%}")
     chart = Chart("Time of each block, by its MACs and measured", axis, rows=blocks.index.tolist(), striped=True)
     for i, row in enumerate(blocks.to_dict("records")):
-        tip = f"{chart.rows[i]}: by MACs {short(row['counted'])} ms, measured {short(row['saving'])} ms"
+        tip = f"{chart.rows[i]}: by MACs {percent(row['counted'])}, measured {percent(row['saving'])}"
         chart.span(row["saving_low"], row["saving_high"], i, "two")
         chart.mark(row["counted"], i, "three", "square", tip)
         chart.mark(row["saving"], i, "two", "circle", tip)
@@ -99,10 +117,10 @@ def _by_block(blocks: Frame) -> Markup:
 def _by_round(found: Artefacts, rounds: Frame) -> Markup:
     rows = rounds[["predicted", "saving", "saving_low", "saving_high"]] * 1e3
     names = [
-        f"{_named(name)}, {len(found.removed[name]) if name in found.removed else len(found.blocks)} blocks"
+        f"{name}, {len(found.removed[name])} deleted" if name in found.removed else _named(name)
         for name in rounds.index
     ]
-    axis = Axis.over("ms of a UNet call", [0, *rows["predicted"], *rows["saving_high"]], zero=True)
+    axis = Axis.over("ms saved of a UNet call", [0, *rows["predicted"], *rows["saving_high"]], zero=True)
     chart = Chart("Time that each round saves, by its blocks and measured", axis, rows=names, row_height=26)
     for i, row in enumerate(rows.to_dict("records")):
         tip = f"{names[i]}: predicted {short(row['predicted'])} ms, measured {short(row['saving'])} ms"

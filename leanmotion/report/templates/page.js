@@ -19,10 +19,12 @@
 
   const rounds = all("select.pick-round");
   const round = () => rounds[0].value;
+  const keyOf = (name) => name.replace("{round}", round());
 
   const place = (video) => {
     const group = video.closest(".group");
-    const key = video.dataset.clip.replace("{round}", round());
+    const key = keyOf(video.dataset.clip);
+    if (!(key in store.clips)) return;
     const url = urlOf(key, Number(group.querySelector(".pick-prompt").value));
     if (video.dataset.at !== url) {
       video.dataset.at = url;
@@ -51,10 +53,15 @@
   const mark = () => {
     const removed = store.rounds[round()];
     all("[data-block]").forEach((block) => block.classList.toggle("gone", removed.includes(block.dataset.block)));
-    all("[data-note]").forEach((note) => {
-      if (note.dataset.note.includes("{round}")) {
-        note.textContent = store.notes[note.dataset.note.replace("{round}", round())] || "";
-      }
+    all("video").filter((video) => video.dataset.clip.includes("{round}")).forEach((video) => {
+      const [label, note] = store.notes[keyOf(video.dataset.clip)] || ["", ""];
+      const figure = video.closest("figure");
+      // A round that was not repaired has one clip, not the same one twice.
+      figure.hidden = !(keyOf(video.dataset.clip) in store.clips);
+      if (figure.hidden) video.pause();
+      video.setAttribute("aria-label", `Video: ${label}`);
+      figure.querySelector("[data-label]").textContent = label;
+      figure.querySelector("[data-note]").textContent = note;
     });
     document.getElementById("gone").textContent = `${round()} deletes ${removed.length} blocks: ${removed.join(", ")}.`;
   };
@@ -99,7 +106,7 @@
         select.dispatchEvent(new Event("change"));
         found.choices += 1;
         const group = select.closest(".group");
-        for (const video of group ? all("video", group) : []) {
+        for (const video of group ? all("figure:not([hidden]) video", group) : []) {
           place(video);
           found.videos += 1;
           if (!(await loaded(video))) found.failures.push(`${select.id} ${option.value}: ${video.dataset.clip}`);
