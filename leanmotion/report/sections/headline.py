@@ -276,4 +276,5 @@ def ceiling(found: Artefacts) -> Markup:
 
 
 def _saved(call: Any) -> Markup:
-    return within(*(float(call[f"saving{end}"]) for end in ("", "_low", "_high")), milli)
+    value, low, high = (float(call[f"saving{end}"]) for end in ("", "_low", "_high"))
+    return within(value, low, high, milli)

@@ -99,7 +99,7 @@ def _ratio(row: Frame) -> float | None:
 
 
 def _named(name: str) -> str:
-    return "no blocks: the ceiling" if name == "none" else name
+    return "all: the ceiling" if name == "none" else name
 
 
 def _by_block(blocks: Frame) -> Markup:
