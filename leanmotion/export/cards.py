@@ -120,7 +120,8 @@ def _confirmed(evidence: Mapping[str, Any], interval: str) -> str:
     if "confirmed_excess" not in evidence:
         return ""
     found = {name.removeprefix("confirmed_"): value for name, value in evidence.items()}
-    excess, low, high = (f"{found[f'excess{end}']:.0%}" for end in ("", "_low", "_high"))
+    # Rounded as in metrics/ first, so that cards and README say the same per cent.
+    excess, low, high = (f"{round(found[f'excess{end}'], 3):.0%}" for end in ("", "_low", "_high"))
     more = f"{excess.removeprefix('-')} {'more' if found['excess'] >= 0 else 'less'}"
     return (
         f"{found['videos']} clips under seeds that nothing else used (means over sets of N = "
