@@ -87,6 +87,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'leanmotion' has no attribute {name!r}")
+    from leanmotion.pipeline.notices import leave_out_vain_notices
+
+    leave_out_vain_notices()
     try:
         return getattr(import_module(f"leanmotion.{_HOMES[name]}"), name)
     except ModuleNotFoundError as error:

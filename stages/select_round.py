@@ -52,7 +52,7 @@ def main(
     write_record(to_confirm / "student.json", student)
     write_record(to_confirm / "any.json", {"deleted": bool(student["removed"])})
     # A sentence is no metric: it makes tables of hundreds of columns.
-    write_text(reason, chosen.reason + "\n")
+    write_text(reason, f"{chosen.reason}\nDeleted: {', '.join(student['removed']) or 'nothing'}\n")
     print(chosen.reason)
 
 

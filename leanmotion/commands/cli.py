@@ -79,7 +79,7 @@ def plan() -> None:
 
     First come stages whose settings, code or inputs changed, each with the reasons. Then come those behind them, which
     run only if what they read comes out different. A file that is missing and that no stage makes is an error.
-    Frozen stages, which `dvc repro` leaves alone, are named apart.
+    Frozen stages, which `dvc repro` leaves alone, are named apart. Times are those of earlier runs in this folder.
     """
     from leanmotion.commands.plan import lines, refuse_incomplete
     from leanmotion.commands.plan import plan as ask

@@ -1,11 +1,13 @@
 """What `dvc repro` would run, and why: DVC's own status and graph, stage families folded."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from leanmotion.commands.estimate import duration
+from leanmotion.pipeline.durations import KEPT, longest
 from leanmotion.pipeline.dvc import ask, edges, require_dvc
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.sources import read_flow, refuse_missing
@@ -72,8 +74,13 @@ def _reason(what: str, state: str | Mapping[str, str]) -> str:
     return f"{what} is {_STATES.get(state, state)}" if isinstance(state, str) else f"{what}: {', '.join(sorted(state))}"
 
 
-def lines(planned: Plan) -> list[str]:
-    """The plan as lines of text; stages of one family with the same reasons share a line."""
+def lines(planned: Plan, taken: Callable[[str], float | None] = longest) -> list[str]:
+    """The plan as lines of text; stages of one family with the same reasons share a line.
+
+    Args:
+        planned: What would run.
+        taken: A stage's seconds, as far as they are on record.
+    """
     left = [f"left alone, as it is frozen: {stage} (`dvc unfreeze {stage}` first)" for stage in planned.frozen]
     if not planned.changed:
         return ["nothing to run: every stage is up to date", *left]
@@ -82,19 +89,36 @@ def lines(planned: Plan) -> list[str]:
         groups.setdefault((stage.partition("@")[0], tuple(why)), []).append(stage)
     said = ["would run:"]
     for (family, why), members in groups.items():
-        said.append(f"  {_named(family, members)}")
+        said.append(f"  {_named(family, members)}{_time(members, taken)}")
         said += [f"      {reason}" for reason in why]
     if planned.behind:
         families: dict[str, list[str]] = {}
         for stage in planned.behind:
             families.setdefault(stage.partition("@")[0], []).append(stage)
         said += ["then, where what they read comes out different:"]
-        said += [f"  {_named(family, members)}" for family, members in families.items()]
-    return said + left
+        said += [f"  {_named(family, members)}{_time(members, taken)}" for family, members in families.items()]
+    return [*said, *_times(planned, taken), *left]
 
 
 def _named(family: str, members: list[str]) -> str:
     return members[0] if len(members) == 1 else f"{family} ({len(members)} stages)"
+
+
+def _time(members: Iterable[str], taken: Callable[[str], float | None]) -> str:
+    known = [seconds for stage in members if (seconds := taken(stage)) is not None]
+    return f": {duration(sum(known))}" if known else ""
+
+
+def _times(planned: Plan, taken: Callable[[str], float | None]) -> list[str]:
+    """What all of it comes to, and of what nothing is known."""
+    stages = [*planned.changed, *planned.behind]
+    unknown = dict.fromkeys(stage.partition("@")[0] for stage in stages if taken(stage) is None)
+    if all(taken(stage) is None for stage in stages):
+        return ["how long: not on record here; `leanmotion check --measure` works out what a whole run takes"]
+    first, more = (sum(taken(stage) or 0.0 for stage in some) for some in (planned.changed, planned.behind))
+    follows = f", then {duration(more)}" if planned.behind else ""
+    said = f"at most about {duration(first)}{follows}: the longest of each stage's last {KEPT} runs here"
+    return [said, *([f"not on record: {', '.join(unknown)}"] if unknown else [])]
 
 
 def _behind(changed: Iterable[str], edges: Mapping[str, list[str]]) -> list[str]:

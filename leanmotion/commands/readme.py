@@ -43,7 +43,7 @@ def blocks(found: Results, seconds: Mapping[str, float]) -> dict[str, str]:
     how = [
         *measured(found),
         table(found, seconds),
-        *reading(found),
+        *reading(found, seconds),
         f"![Frames of clips with and without motion blocks]({SHEET})",
         f"*Left: the original. Right: the same prompts and seeds {without}, not repaired.*",
     ]

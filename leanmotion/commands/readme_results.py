@@ -54,7 +54,8 @@ def read_results(params: Path, metrics: Path) -> Results:
         with (metrics / "plots/rounds.csv").open(encoding="utf-8", newline="") as file:
             rounds = sorted(csv.DictReader(file), key=lambda row: int(row["removed"]))
         kept = {name: json.loads((metrics / f"{name}.json").read_text(encoding="utf-8")) for name in names}
-        reason = (metrics / "selection.txt").read_text(encoding="utf-8").strip()
+        # The first line is the reason, the second what is deleted.
+        reason = (metrics / "selection.txt").read_text(encoding="utf-8").partition("\n")[0].strip()
     except FileNotFoundError as error:
         raise LeanmotionError(f"{error.filename}: no such file: `dvc repro` makes it") from None
     except (ValueError, KeyError, TypeError) as error:

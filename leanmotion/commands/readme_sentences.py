@@ -24,7 +24,7 @@ def headline(found: Results, seconds: Mapping[str, float]) -> list[str]:
     ]
     if "motion_accuracy" in new:
         shown, original = percent(new["motion_accuracy"]), percent(new["original_motion_accuracy"])
-        said.append(f"{shown} of these clips show the motion asked for; of the original's, {original}.")
+        said.append(f"{shown} of these new clips show the motion asked for; of the original's, {original}.")
     return [" ".join(said)]
 
 
@@ -39,8 +39,8 @@ def measured(found: Results) -> list[str]:
     ]
     if (new := found.confirmed) and new["removed"]:
         said.append(
-            f"The sentence at the top is of {new['videos']} other clips ({new['captions']} captions, new seeds): means "
-            f"over sets of {new['videos'] // new['sets']}, dealt from them {found.settings.evaluation.resamples} times."
+            f"The sentence at the top is of {new['videos']} other clips, so that its figures differ ({new['captions']} "
+            f"captions, new seeds; sets of {new['videos'] // new['sets']})."
         )
         said += _under_other_norm(found, new)
     return [" ".join(said)]
@@ -55,17 +55,19 @@ def _under_other_norm(found: Results, new: Mapping[str, Any]) -> list[str]:
         where = "over all frames, as in stock diffusers"
     excess, low, high = (f"{new[f'other_norm_excess{end}']:.0%}" for end in ("", "_low", "_high"))
     return [
-        f"With motion normalised {where}, in both models, the difference is {excess} ({low} to {high}; "
+        f"With motion normalised {where}, the difference is {excess} ({low} to {high}; "
         f"{new['other_norm_videos']} clips; below 0: closer than other seeds)."
     ]
 
 
-def reading(found: Results) -> list[str]:
+def reading(found: Results, seconds: Mapping[str, float]) -> list[str]:
     """Paragraphs: how to read the table; why this round; what else the run says."""
-    return [" ".join(part) for part in (_columns(found), _choice(found), [*_looks(found), *_trust(found)]) if part]
+    return [
+        " ".join(part) for part in (_columns(found, seconds), _choice(found), [*_looks(found), *_trust(found)]) if part
+    ]
 
 
-def _columns(found: Results) -> list[str]:
+def _columns(found: Results, seconds: Mapping[str, float]) -> list[str]:
     base = next(row for row in found.rounds if row["round"] == "base")
     low, high = (short(real(base, f"distilled_fvd_{end}")) for end in ("low", "high"))
     said = [
@@ -76,6 +78,9 @@ def _columns(found: Results) -> list[str]:
         said.append("*Motion shown* is the share of clips in which a reader finds the caption's motion.")
     if any(untrained(found, row) for row in found.rounds):
         said.append("*Not repaired*: too little harm to train for, or training did not help.")
+    last = found.rounds[-1]["round"]
+    if found.removed(last) == len(found.settings.teacher.blocks) and "none" in seconds:
+        said.append(f"{last} and *no motion module* compute the same: their times differ by chance.")
     return said
 
 
@@ -86,8 +91,7 @@ def _choice(found: Results) -> list[str]:
     if (new := found.confirmed) and new["removed"]:
         said.append(
             f"The table's clips say {float(found.selection['distilled_excess']):.0%}, the top's {new['excess']:.0%}. "
-            "Each is of other clips, and luck lowers the one that chose. Believe the top: it has most clips, and chose "
-            "nothing."
+            "Each is of other clips. Believe the top, which has most and chose nothing."
         )
     if not found.confirmed:
         low, value, high = (float(found.selection[f"distilled_excess{end}"]) for end in ("_low", "", "_high"))
@@ -106,14 +110,13 @@ def _looks(found: Results) -> list[str]:
     if not later:
         return []
 
-    def pair(row: Mapping[str, str], arm: str) -> str:
-        return " and ".join(percent(real(row, f"{arm}_{name}")) for name in ("sharpness", "movement"))
+    def pair(row: Mapping[str, str]) -> str:
+        return " and ".join(percent(real(row, f"distilled_{name}")) for name in ("sharpness", "movement"))
 
-    told = [f"{pair(row, 'distilled')} in {row['round']}" for row in later]
-    before = [f"; {was} before repair" for row in later[-1:] if (was := pair(row, "pruned")) != pair(row, "distilled")]
+    told = [f"{pair(row)} in {row['round']}" for row in later]
     return [
         "Distilled models can blur or stand still ([V.I.P.](https://arxiv.org/abs/2508.03254)). Sharpness and movement "
-        f"here, as shares of the original's: {', '.join(told)}{''.join(before)}."
+        f"here, as shares of the original's: {', '.join(told)}."
     ]
 
 
@@ -123,8 +126,5 @@ def _trust(found: Results) -> list[str]:
         said.append(f"Rankings by two halves of the clips agree with a Kendall tau of {tau:.2f} (1: same order).")
     if found.teacher:
         read = [f"{found.teacher[f'original_{head}']:.0%} of the {head}s" for head in ("colour", "shape", "motion")]
-        said.append(
-            f"The embedded model draws {', '.join(read[:-1])} and {read[-1]} of new captions as asked for "
-            f"({found.teacher['clips']} clips)."
-        )
+        said.append(f"The embedded model draws {', '.join(read[:-1])} and {read[-1]} of new captions.")
     return said

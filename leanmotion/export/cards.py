@@ -1,6 +1,8 @@
 """The README.md of each exported form: what it computes, what it saves where, how it was judged."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -24,6 +26,7 @@ def write_cards(
     evidence: Mapping[str, Any],
     judged: Mapping[str, Any],
     *,
+    prompt: str,
     comfyui: bool = True,
 ) -> dict[str, str]:
     """The text of each form's card; only computed figures, so that it is the same whenever it is written.
@@ -34,6 +37,7 @@ def write_cards(
         student: the chosen round's.
         evidence: what was measured of it.
         judged: how (`judged_sampling`).
+        prompt: what the cards' code draws.
         comfyui: whether there is such a form, for the others to point to.
     """
     environment = Environment(
@@ -45,7 +49,7 @@ def write_cards(
         **_what_it_saves(record, student, evidence),
         **_how_it_was_judged(settings, student, evidence, judged),
         **_how_it_loads(settings, record),
-        **_how_it_draws(settings, judged),
+        **_how_it_draws(settings, judged, prompt),
         "comfyui": comfyui,
         "values": value_schedule(student.removed),
         "node": NODE,
@@ -72,6 +76,9 @@ def _what_it_is(settings: Settings, record: TeacherRecord, student: Student) -> 
         "base_revision": f" at {revisions['base']}" if "base" in revisions else "",
         "adapter_revision": f" at {revisions['adapter']}" if "adapter" in revisions else "",
         "sha256": record.weights,
+        "paths": ""
+        if all(map(_found_anywhere, (teacher.base, teacher.adapter)))
+        else " Paths start in the project that this was exported from.",
     }
 
 
@@ -96,6 +103,7 @@ def _how_it_was_judged(
         "official": settings.extractor.name == "i3d" and settings.extractor.sha256 is None,
         "videos": evidence.get(f"{arm}_videos", "not stated"),
         **{name: _three_digits(evidence.get(f"{arm}_{name}")) for name in ("fvd_cross", "null", "fvd")},
+        "confirmed": _confirmed(evidence, f"{settings.evaluation.interval:.0%}"),
         **{name: judged[name] for name in ("frames", "height", "width", "steps", "guidance")},
         "negative": f", negative prompt {judged['negative']!r}"
         if judged["negative"] and judged["guidance"] > 1
@@ -107,9 +115,25 @@ def _how_it_was_judged(
     }
 
 
+def _confirmed(evidence: Mapping[str, Any], interval: str) -> str:
+    """The README's headline in a sentence: what new clips said of the chosen round; empty where none did."""
+    if "confirmed_excess" not in evidence:
+        return ""
+    found = {name.removeprefix("confirmed_"): value for name, value in evidence.items()}
+    # Rounded as in metrics/ first, so that cards and README say the same per cent.
+    excess, low, high = (f"{round(found[f'excess{end}'], 3):.0%}" for end in ("", "_low", "_high"))
+    more = f"{excess.removeprefix('-')} {'more' if found['excess'] >= 0 else 'less'}"
+    return (
+        f"{found['videos']} clips under seeds that nothing else used (means over sets of N = "
+        f"{found['videos'] // found['sets']}): FVD to the original under other seeds {found['fvd_cross']:.3g} "
+        f"(the original's own: {found['null']:.3g}), {more} ({interval} interval: {low} to {high})"
+    )
+
+
 def _how_it_loads(settings: Settings, record: TeacherRecord) -> dict[str, str]:
     """As a call names the base: with its commit on the hub, and the dtype that the evidence was drawn in."""
     base = f'"{hub_or_path(settings.teacher.base, "teacher.base")}"'
+    moves = not _found_anywhere(settings.teacher.base)
     more = []
     if commit := record.revisions.get("base"):
         more.append(f'revision="{commit}"')
@@ -118,12 +142,13 @@ def _how_it_loads(settings: Settings, record: TeacherRecord) -> dict[str, str]:
     return {
         "torch_import": "" if settings.teacher.dtype == "float32" else "import torch\n",
         "base_path": base,
+        "base_place": f", and the base's in place of `{base}`" if moves else "",
         "base_arguments": ", ".join([f"base={base}", *more]),
         "stock_arguments": "".join(f", {argument}" for argument in more),
     }
 
 
-def _how_it_draws(settings: Settings, judged: Mapping[str, Any]) -> dict[str, Any]:
+def _how_it_draws(settings: Settings, judged: Mapping[str, Any], prompt: str) -> dict[str, Any]:
     """A call of stock diffusers that draws as was judged, and what ComfyUI's nodes call the same."""
     scheduler, negative = judged["scheduler"], judged["negative"]
     call = {
@@ -136,6 +161,7 @@ def _how_it_draws(settings: Settings, judged: Mapping[str, Any]) -> dict[str, An
     }
     told = {name: scheduler[name] for name in _TOLD if name in scheduler}
     return {
+        "prompt": json.dumps(prompt, ensure_ascii=False),
         "call": ", ".join(f"{name}={value!r}" for name, value in call.items()),
         "other_scheduler": "" if settings.sampling.scheduler == "base" else scheduler["_class_name"],
         "scheduler_arguments": ", ".join(f"{name}={value!r}" for name, value in told.items()),
@@ -154,6 +180,11 @@ def _arm(student: Student) -> str:
 def _described(scheduler: Mapping[str, Any]) -> str:
     """A scheduler by its class and what commonly differs between two of one class."""
     return f"{scheduler['_class_name']} ({', '.join(f'{k} {scheduler[k]}' for k in _TOLD if k in scheduler)})"
+
+
+def _found_anywhere(path: str) -> bool:
+    """Whether what a setting names is found from any folder: on the hub, or by an absolute path."""
+    return Path(path).is_absolute() or read_pin(path, "teacher") is not None
 
 
 def _hub(path: str, setting: str) -> str:

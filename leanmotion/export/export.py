@@ -36,7 +36,9 @@ _TOLERANCE = 1e-5
 """Of the largest output: the portable forms compute removed blocks, whose zeros pass through other kernels."""
 
 
-def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, Any], out: Path) -> dict[str, int]:
+def export_student(
+    samplers: Samplers, student: Student, evidence: Mapping[str, Any], out: Path, *, prompt: str
+) -> dict[str, int]:
     """Write `pruned/`, `portable/`, `original/` and `comfyui/` below `out`, or nothing unless all of it is right.
 
     `comfyui/` is there for adapters with the blocks of Stable Diffusion 1.5's: ComfyUI takes no other.
@@ -46,6 +48,7 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
         student: The chosen round's; the teacher itself where nothing is to be deleted.
         evidence: What was measured of it; goes into the model card and the pruned form's config.
         out: The export's folder.
+        prompt: What the cards' code draws.
 
     Returns:
         Bytes per form.
@@ -62,7 +65,7 @@ def export_student(samplers: Samplers, student: Student, evidence: Mapping[str, 
     judged = judged_sampling(settings.sampling, samplers.base.scheduler, settings.prompts.negative)
     blocks = [slot.block for slot in motion_slots(unet)]
     comfyui = has_its_blocks(blocks)
-    cards = write_cards(settings, samplers.record, student, evidence, judged, comfyui=comfyui)
+    cards = write_cards(settings, samplers.record, student, evidence, judged, prompt=prompt, comfyui=comfyui)
     half = settings.export.dtype == "float16"
     if half:
         round_motion(unet, _inputs(samplers, unet))

@@ -19,7 +19,7 @@ import typer
 from filelock import FileLock, Timeout
 
 from leanmotion.errors import LeanmotionError, shortened
-from leanmotion.pipeline import launch, processes
+from leanmotion.pipeline import durations, launch, processes
 from leanmotion.pipeline.dvc import is_dvc
 from leanmotion.pipeline.extra import needed
 from leanmotion.pipeline.platforms import never_refuse_letters
@@ -62,7 +62,7 @@ def guarded(
                 main(*args, **kwargs)
                 processes.leave()
                 return
-            with _alone() if alone else nullcontext():
+            with _alone() if alone else nullcontext(), durations.noted():
                 _die_with_dvc()
                 if spread and (config := launch.config()):
                     raise SystemExit(launch.launch(config, scratch_folder() / "ranks"))

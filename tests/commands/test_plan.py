@@ -13,7 +13,7 @@ from committed import ROOT
 from typer.testing import CliRunner
 
 from leanmotion.commands.cli import app
-from leanmotion.commands.plan import lines, plan, reasons, refuse_incomplete
+from leanmotion.commands.plan import Plan, lines, plan, reasons, refuse_incomplete
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.sources import refuse_missing, restore
@@ -89,6 +89,7 @@ def test_a_changed_setting_names_its_stage_and_what_is_behind(project: Path, mon
         "      params.yaml: wanted",
         "then, where what they read comes out different:",
         "  part (2 stages)",
+        "how long: not on record here; `leanmotion check --measure` works out what a whole run takes",
     ]
     assert (project / "dvc.lock").read_bytes() == before
     (project / "params.yaml").write_text("wanted: 1\n")
@@ -126,6 +127,23 @@ def test_every_kind_of_entry_is_said() -> None:
         "its command changed",
     ]  # fmt: skip
     assert reasons(["always changed"]) == ["always changed"]
+
+
+def test_times_on_record_are_said_with_their_sum() -> None:
+    planned = Plan({"check": ["x"], "part@a": ["y"], "part@b": ["y"]}, ["last", "new"], [])
+    said = lines(planned, {"check": 2.0, "part@a": 40.0, "part@b": 30.5, "last": 600.0}.get)
+    assert said == [
+        "would run:",
+        "  check: 2 s",
+        "      x",
+        "  part (2 stages): 70 s",
+        "      y",
+        "then, where what they read comes out different:",
+        "  last: 10.0 min",
+        "  new",
+        "at most about 72 s, then 10.0 min: the longest of each stage's last 5 runs here",
+        "not on record: new",
+    ]
 
 
 def test_outside_a_project_one_line(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run.write()
     # `select` writes the same figures twice: a record for later stages, and what git and `dvc metrics` read.
     shutil.copyfile(run.data / "selection.json", run.metrics / "selection.json")
-    (run.metrics / "selection.txt").write_text("because it is the furthest\n")
+    (run.metrics / "selection.txt").write_text("because it is the furthest\nDeleted: a, b\n")
     return run
 
 
@@ -179,11 +179,9 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
         "**Without 2 of its 21 motion blocks the FVD to the original's clips is 9.5, where the original with other "
         "seeds has 8.25: 15% more (90% interval: -10% to 44%).**"
     ) in top
-    assert "93.8% of these clips show the motion asked for; of the original's, 95.8%." in top
-    assert (
-        "of 192 other clips (16 captions, new seeds): means over sets of 48, dealt from them 200 times."
-        in said["reading"]
-    )
+    assert "93.8% of these new clips show the motion asked for; of the original's, 95.8%." in top
+    figures = "of 192 other clips, so that its figures differ (16 captions, new seeds; sets of 48)."
+    assert figures in said["reading"]
     # Three excesses, each of other clips: which to believe.
     third = float(readme.read_results(SETTINGS, run.metrics).selection["distilled_excess"])
     assert f"The table's clips say {third:.0%}, the top's 15%. Each is of other clips" in said["reading"]
@@ -197,11 +195,13 @@ def test_the_headline_is_what_confirmed_the_choice(run: Run, tmp_path: Path) -> 
     other = {f"other_norm_excess{end}": value for end, value in ends.items()}
     said = blocks(confirm(run, tmp_path / "other", other_norm_videos=96, **other))
     assert (
-        "With motion normalised frame by frame, as in ComfyUI, in both models, the difference is "
+        "With motion normalised frame by frame, as in ComfyUI, the difference is "
         "104% (50% to 200%; 96 clips; below 0: closer than other seeds)." in said["reading"]
     )
-    timed = blocks(alone, {"base": 0.08, "r2": 0.06})["results"]
-    assert "the model needs 75% of the time for a UNet call, and the FVD" in timed
+    timed = blocks(alone, {"base": 0.08, "r2": 0.06, "none": 0.04})
+    assert "the model needs 75% of the time for a UNet call, and the FVD" in timed["results"]
+    # The last round of that run deletes 7 of 21 blocks: it is another network.
+    assert "compute the same" not in timed["reading"]
 
 
 def test_nothing_is_confirmed_where_no_round_was_chosen_and_no_other_round_ever(run: Run, tmp_path: Path) -> None:
@@ -220,14 +220,19 @@ def test_no_clip_is_called_distilled_that_was_not(run: Run, monkeypatch: pytest.
         assert f"motion blocks deleted, {words}. Same prompts" in said
 
 
+def test_all_blocks_deleted_and_no_motion_module_are_one_network(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme_results, "load_settings", lambda path: run.settings)
+    said = blocks(readme.read_results(SETTINGS, run.metrics), {"base": 0.08, "all": 0.0401, "none": 0.0399})["reading"]
+    assert "all and *no motion module* compute the same: their times differ by chance." in said
+
+
 def test_it_says_whether_students_blur_or_stand_still(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readme_results, "load_settings", lambda path: run.settings)
     rows = {row["round"]: row for row in csv.DictReader((run.plots / "rounds.csv").open())}
-    shown = [f"{float(rows['r2'][f'{arm}_{look}']):.1%}" for arm in ("distilled", "pruned")
-             for look in ("sharpness", "movement")]  # fmt: skip
+    shown = [f"{float(rows['r2'][f'distilled_{look}']):.1%}" for look in ("sharpness", "movement")]
     said = blocks(readme.read_results(SETTINGS, run.metrics))["reading"]
     # The other round has nothing left that could be trained.
-    assert "as shares of the original's: {} and {} in r2; {} and {} before repair.".format(*shown) in said
+    assert "as shares of the original's: {} and {} in r2.".format(*shown) in said
 
 
 def test_every_line_is_narrow(run: Run, tmp_path: Path) -> None:
@@ -260,5 +265,5 @@ def test_figures_of_the_embedded_teacher_are_said_of_no_other(run: Run, tmp_path
     (metrics / "teacher.json").write_text(json.dumps({**shares, "clips": 256}))
     own, other = (readme.read_results(path, metrics) for path in (SETTINGS, params))
     assert own.teacher is not None and other.teacher is None
-    said = f"{own.teacher['original_motion']:.0%} of the motions of new captions as asked for"
+    said = f"{own.teacher['original_motion']:.0%} of the motions of new captions."
     assert said in blocks(own)["reading"] and "of new captions" not in blocks(other)["reading"]

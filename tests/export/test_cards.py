@@ -35,6 +35,7 @@ from leanmotion.pipeline.settings import Settings
 REMOVED = ("down_0_0", "down_2_1", "mid_0", "up_3_2")
 WIDTHS: Any = TOPOLOGIES[4]["block_out_channels"]
 LENGTH = 16
+PROMPT = 'a ring that says "hello"'
 ALL = list(comfyui.BLOCKS)
 
 
@@ -56,7 +57,7 @@ def handed_over(folder: Path, settings: Settings, removed: tuple[str, ...], scal
     digest = network_digest(folder / "student/adapter")
     student = Student(folder / "student", "r04", digest, removed, steps=7)
     student.write()
-    export_student(Samplers(settings, record, [student]), student, EVIDENCE, folder / "out")
+    export_student(Samplers(settings, record, [student]), student, EVIDENCE, folder / "out", prompt=PROMPT)
     return folder / "out"
 
 
@@ -125,12 +126,16 @@ def front(text: str) -> dict[str, Any]:
 
 
 def write(
-    settings: Settings, removed: tuple[str, ...] = REMOVED, steps: int = 7, judged: dict[str, Any] | None = None
+    settings: Settings,
+    removed: tuple[str, ...] = REMOVED,
+    steps: int = 7,
+    judged: dict[str, Any] | None = None,
+    **more: Any,
 ) -> dict[str, str]:
     judged = judged or judged_sampling(settings.sampling, DDIMScheduler())
     record = TeacherRecord("0" * 64, {}, "float32", {"block_out_channels": [320, 640, 1280, 1280]}, 900, 90, 700, 70)
     student = Student(Path("x"), "r04", "1" * 64, removed, steps)
-    return write_cards(settings, record, student, EVIDENCE, judged)
+    return write_cards(settings, record, student, {**EVIDENCE, **more}, judged, prompt=PROMPT)
 
 
 def test_the_hubs_metadata(tmp_path, settings) -> None:
@@ -157,6 +162,36 @@ def test_the_hubs_metadata(tmp_path, settings) -> None:
     only_base = settings.teacher.model_copy(update={"base": pinned["base"]})
     data = front(write(settings.model_copy(update={"teacher": only_base}))["portable"])
     assert (data["base_model"], data["base_model_relation"]) == ("owner/sd", "adapter")
+
+
+CONFIRMED = {
+    "videos": 192, "sets": 4, "fvd_cross": 11.58, "null": 9.64, "excess": 0.201, "excess_low": -0.048,
+    "excess_high": 0.515,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["pruned", "portable", "original", "comfyui"])
+def test_what_confirmed_the_choice_is_the_first_figure(settings, form: str) -> None:
+    more = {f"confirmed_{name}": value for name, value in CONFIRMED.items()}
+    text = " ".join(write(settings, **more)[form].split())
+    said = (
+        "192 clips under seeds that nothing else used (means over sets of N = 48): FVD to the original under other "
+        "seeds 11.6 (the original's own: 9.64), 20% more (90% interval: -5% to 52%)."
+    )
+    assert said in text and text.index(said) < text.index("the report split, which no choice used (N = 48)")
+    assert "What it costs" not in write(settings)[form]
+
+
+def test_code_draws_a_prompt_of_the_run_from_a_base_that_the_reader_can_find(settings, tmp_path) -> None:
+    def teacher(base: str) -> Settings:
+        return settings.model_copy(update={"teacher": settings.teacher.model_copy(update={"base": base})})
+
+    for form in ("pruned", "portable"):
+        text = write(teacher("data/base"))[form]
+        assert 'pipe("a ring that says \\"hello\\""' in text
+        assert 'and the base\'s in place of `"data/base"`:' in text and "Paths start in the project" in text
+        text = write(teacher(str(tmp_path)))[form]
+        assert "the base's in place" not in text and "Paths start in the project" not in text
 
 
 def test_a_licence_of_ones_own(settings) -> None:

@@ -43,7 +43,7 @@ def exported(tmp_path_factory, embedded: Path) -> SimpleNamespace:
         digest = network_digest(folder / "student/adapter")
         student = Student(folder / "student", "r08", digest, tuple(removed))
         student.write()
-        sizes = export_student(Samplers(settings, record, [student]), student, {}, folder / "out")
+        sizes = export_student(Samplers(settings, record, [student]), student, {}, folder / "out", prompt="a ring")
         base = embedded / settings.teacher.base
         teacher = embedded / settings.teacher.adapter
         whole, pruned = (stock(base, teacher), pipeline)
