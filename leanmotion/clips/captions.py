@@ -25,6 +25,8 @@ _MISSING = {"", "nan", "none", "null", "<na>", "n/a", "#n/a", "na"}
 """How programs write that there is nothing."""
 _LONGEST = 1_000_000
 """Characters of a cell: a quote that nobody closes must not take in a whole file."""
+_EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}
+"""Up to where a float of this type (as Arrow calls it) holds every whole number."""
 _NEEDED = "needed are file and caption, or videoid, name and page_dir"
 _BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
@@ -80,6 +82,7 @@ def read_rows(path: Path, exists: Exists) -> Iterator[Row]:
 def _parquet(path: Path) -> Iterator[Row]:
     file = pq.ParquetFile(path)
     places = _columns(path, file.schema_arrow.names)
+    exact = {name: _EXACT.get(str(file.schema_arrow.types[place]), math.inf) for name, place in places.items()}
     number = 0
     for batch in file.iter_batches(1024, columns=[file.schema_arrow.names[place] for place in places.values()]):
         named = [
@@ -87,7 +90,11 @@ def _parquet(path: Path) -> Iterator[Row]:
         ]
         for cells in zip(*named, strict=True):
             number += 1
-            yield _row(number, dict(zip(places, cells, strict=True)))
+            row = dict(zip(places, cells, strict=True))
+            if isinstance(found := row.get("videoid"), float) and abs(found) >= exact["videoid"]:
+                yield Row(number, "", "", "the number of its video went through floats too short for it")
+                continue
+            yield _row(number, row)
 
 
 def _csv(path: Path, exists: Exists) -> Iterator[tuple[Row, bool]]:
@@ -97,7 +104,7 @@ def _csv(path: Path, exists: Exists) -> Iterator[tuple[Row, bool]]:
         encoding = _BOMS.get(file.read(2), "utf-8-sig")
     with path.open(newline="", encoding=encoding) as file:
         lines = _Lines(file)
-        first = next(iter(lines), "")
+        first = next((line for line in lines if line.strip()), "")
         if re.fullmatch(r"sep=.\s*", first):  # written for Excel; the header tells it too
             first = next(iter(lines), "")
         if "\0" in first:
@@ -109,7 +116,7 @@ def _csv(path: Path, exists: Exists) -> Iterator[tuple[Row, bool]]:
         last = max(places, key=lambda name: places[name])
         told = len(header) - 1 if places[last] == len(header) - 1 and last in ("caption", "name") else None
         number = 0
-        while (cells := _cells(lines, delimiter, exists, places.get("file"))) is not None:
+        while (cells := _cells(lines, delimiter, exists, places)) is not None:
             if not cells:
                 continue
             number += 1
@@ -151,7 +158,7 @@ class _Lines:
         self._back.extendleft(reversed(self.taken[1:]))
 
 
-def _cells(lines: _Lines, delimiter: str, exists: Exists, file: int | None) -> list[str] | str | None:
+def _cells(lines: _Lines, delimiter: str, exists: Exists, places: dict[str, int]) -> list[str] | str | None:
     """The cells of the next row; a problem in words; None at the end."""
     lines.taken.clear()
     try:
@@ -161,12 +168,16 @@ def _cells(lines: _Lines, delimiter: str, exists: Exists, file: int | None) -> l
     except csv.Error as error:
         lines.put_back()
         return f"its quotes do not close ({error})"
-    if len(lines.taken) > 1 and file is not None:
-        inside = [line.split(delimiter) for line in lines.taken[1:]]
-        if any(len(parts) > file and exists(parts[file].strip()) for parts in inside):
-            lines.put_back()
-            return "its quotes do not close before the next row"
+    if any(_is_row(line.split(delimiter), exists, places) for line in lines.taken[1:]):
+        lines.put_back()
+        return "its quotes do not close before the next row"
     return cells
+
+
+def _is_row(cells: Sequence[str], exists: Exists, places: dict[str, int]) -> bool:
+    """Whether a line that quotes took in is a row of its own: it names a file that is there."""
+    name = _row(0, {name: cells[place] if place < len(cells) else None for name, place in places.items()}).file
+    return bool(name) and exists(name)
 
 
 def _whole(rows: Iterable[tuple[Row, bool]], exists: Exists) -> Iterator[Row]:
@@ -251,7 +262,7 @@ def _text(value: Any, *, whole: bool = False) -> str:
 
 def _number(text: str) -> str:
     """A number that went through floats: `5678.0`."""
-    return text.removesuffix(".0") if re.fullmatch(r"\d+\.0", text) else text
+    return text.partition(".")[0] if re.fullmatch(r"\d+\.0+", text) else text
 
 
 def _caption(value: Any) -> str:
@@ -271,7 +282,7 @@ def _caption(value: Any) -> str:
 
 def _is_list(text: str) -> bool:
     """Whether this is a list or bytes as a program wrote them (`['one', 'two']`), cut short or not."""
-    if re.match(r"""(?:array\()?[\[{]\s*b?['"]""", text):
+    if re.match(r"""(?:array\()?[\[{]\s*b?['"]|np\.\w+\(""", text):
         return True
     if text[:1] not in ("[", "{", "(", "b"):
         return False

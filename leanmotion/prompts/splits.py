@@ -3,9 +3,12 @@
 The first N rows never depend on N. Every table has its own seeds: none is drawn by two of them.
 """
 
+import ast
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,14 @@ from leanmotion.pipeline.watched_paths import SPRITES_CAPTIONS, built_in
 
 SPLITS = ("rank", "select", "report")
 _MEND = "name a text file, one prompt a line"
-# What CSV, JSON and JSON lines begin with; a prompt may hold commas and quotes.
+# What CSV and JSON lines begin with; a prompt may hold commas and quotes.
+_WANTED = r"\"?(?:prompts?|captions?|text|descriptions?)\"?"
 _HEADING = re.compile(
-    r"^\W*(?:prompts?|captions?|text)\W*$|^(?:[\w\"]+[,;\t])+\"?(?:prompt|caption|text)\"?\s*(?:$|[,;\t])"
+    rf"^\W*(?:prompts?|captions?|text)\W*$|^(?:[\w\"]+[,;\t])+{_WANTED}\s*(?:$|[,;\t])|^{_WANTED}(?:[,;\t][\w\"]+)+\s*$"
 )
-_JSON = re.compile(r"\s*(?:\[$|\[\"|\{\")")
+_JSON = re.compile(r"\s*(?:\[$|\[[\"{]|\{\")")
+_ITEM, _QUOTED = re.compile(r"\s*- "), re.compile(r"""\s*(['"])(?:(?!\1).)*\1,?\s*""")
+_SPACES = "\t\v\f\r\x1c\x1d\x1e\x85"
 
 
 def prompt_rows(settings: Prompts, split: str) -> list[dict[str, Any]]:
@@ -115,12 +121,36 @@ def _lines(source: str, setting: str) -> list[str]:
         raise LeanmotionError(f"{setting}: {source} is missing: {_MEND}, or builtin/sprites-captions") from None
     except (UnicodeDecodeError, OSError) as error:
         raise LeanmotionError(f"{setting}: {source} is not a UTF-8 text file ({error})") from error
-    lines = [line for line in lines if line.strip()]
+    lines = [line for line in lines if any(c == "\0" or (c.isprintable() and not c.isspace()) for c in line)]
     if any("\0" in line for line in lines):
         raise LeanmotionError(f"{setting}: {source} is not a UTF-8 text file (it holds NULs): save it as UTF-8")
     if lines and (_HEADING.search(lines[0].casefold()) or all(_JSON.match(line) for line in lines)):
         raise LeanmotionError(f"{setting}: {source} is a table or JSON by its first line: {_MEND}, and nothing else")
+    if kept := [line for line in lines if not line.startswith("#")]:
+        _refuse_data(kept, f"{setting}: {source}")
     return lines
+
+
+def _refuse_data(lines: Sequence[str], what: str) -> None:
+    """Refuse lines that are one value of JSON, YAML or Python together, and those that no text encoder is to read."""
+    text = "\n".join(lines)
+    if text.lstrip()[0] in "[{" and (_parses(json.loads, text) or _parses(ast.literal_eval, text)):
+        raise LeanmotionError(f"{what} is a list or dictionary as a program writes it: {_MEND}, and nothing else")
+    if len(lines) > 1 and (all(map(_ITEM.match, lines)) or all(map(_QUOTED.fullmatch, lines))):
+        raise LeanmotionError(f"{what} has a dash or quotes around every line: {_MEND}, and nothing else")
+    for line in lines:
+        if odd := next(
+            (c for c in line if c == "\ufffd" or (unicodedata.category(c) == "Cc" and c not in _SPACES)), None
+        ):
+            why = "was read in a wrong encoding before" if odd == "\ufffd" else "is no text"
+            raise LeanmotionError(f"{what} {why} (it holds U+{ord(odd):04X}): {_MEND}, in UTF-8")
+
+
+def _parses(read: Callable[[str], Any], text: str) -> bool:
+    try:
+        return isinstance(read(text), list | dict)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
 
 
 def _sequence(prompts: Sequence[str], count: int, seed: int, split: str) -> list[str]:

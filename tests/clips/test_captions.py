@@ -62,8 +62,16 @@ MEANT: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "headings in capitals, with spaces": ("File, Caption\na.mp4, a cat\n", [CAT]),
     "line ends of Windows": ("\ufefffile,caption\r\na.mp4,a cat\r\n", [CAT]),
     "line ends of old Macs": ("file,caption\ra.mp4,a cat\r", [CAT]),
+    "a blank line before all": ("\n \nfile,caption\na.mp4,a cat\n", [CAT]),
+    "WebVid, a line end in quotes": (
+        'videoid,page_dir,name\n7,p,"a cat\nruns, fast"\n',
+        [("p/7.mp4", "a cat\nruns, fast")],
+    ),
     "blank lines": ("file,caption\n\na.mp4,a cat\n\n", [CAT]),
-    "ids that were floats": ("videoid,page_dir,name\n7.0,,a cat\n", [("7.mp4", "a cat")]),
+    "ids that were floats": (
+        "videoid,page_dir,name\n7.0,,a cat\n7.00,,a dog\n",
+        [("7.mp4", "a cat"), ("7.mp4", "a dog")],
+    ),
     "no folder, as pandas writes it": (
         "videoid,page_dir,name\n7,nan,a cat\n7,,a dog\n",
         [("7.mp4", "a cat"), ("7.mp4", "a dog")],
@@ -110,6 +118,12 @@ LISTED: dict[str, tuple[str, list[tuple[str, str]], list[tuple[int, str]]]] = {
         [("b.mp4", 'a dog"')],
         [(1, "quotes do not close before the next row")],
     ),
+    "WebVid, a quote that a later row closes": (
+        'videoid,page_dir,name\n7,p,"a cat\n7,,a dog"\n',
+        [("7.mp4", 'a dog"')],
+        [(1, "quotes do not close before the next row")],
+    ),
+    "a text as NumPy writes it": ("file,caption\na.mp4,np.str_('a cat')\nb.mp4,a dog\n", [DOG], [(1, "is a list")]),
     "commas where the caption is not last": (
         "caption,file\na cat, fast,a.mp4\na dog,b.mp4\n",
         [DOG],
@@ -184,6 +198,11 @@ COLUMNS: dict[str, tuple[dict[str, Any], list[tuple[str, str]], list[str]]] = {
         {"videoid": [7.0, float("nan")], "page_dir": pa.array([float("nan")] * 2), "name": ["a cat", "x"]},
         [("7.mp4", "a cat")],
         ["names no video"],
+    ),
+    "WebVid, through floats that are too short": (
+        {"videoid": pa.array([7.0, 2.0**24 + 2], pa.float32()), "page_dir": ["", ""], "name": ["a cat", "x"]},
+        [("7.mp4", "a cat")],
+        ["went through floats too short for it"],
     ),
     "capitals": ({"File": ["a.mp4"], "CAPTION": ["a cat"]}, [CAT], []),
 }

@@ -141,6 +141,11 @@ def test_a_file_without_prompts(tmp_path, content: bytes) -> None:
         load_prompts(str(tmp_path / "p.txt"))
 
 
+def test_lines_with_nothing_to_see_are_no_prompts(tmp_path) -> None:
+    (tmp_path / "p.txt").write_text("\u200b\n\u00a0 \na\u200dcat\n", encoding="utf-8")
+    assert load_prompts(str(tmp_path / "p.txt")) == ["a\u200dcat"]
+
+
 def test_a_built_in_is_known_by_its_first_line(tmp_path) -> None:
     (tmp_path / "copy").write_bytes(Path(CAPTIONS).read_bytes())
     assert load_prompts(str(tmp_path / "copy")) == load_prompts(CAPTIONS) == held_out_captions()
@@ -171,6 +176,17 @@ def test_files_that_are_no_text(tmp_path) -> None:
         (b'id,prompt\n1,"a cat, big"\n', "a table or JSON"),
         (b'["a cat", "a dog"]\n', "a table or JSON"),
         (b'{"prompt": "a cat"}\n{"prompt": "a dog"}\n', "a table or JSON"),
+        (b'[{"prompt": "a cat"}]\n', "a table or JSON"),
+        (b"prompt,seed\na cat,3\n", "a table or JSON"),
+        (b"id,description\n1,a cat\n", "a table or JSON"),
+        (b'[\n  "a cat",\n  "a dog"\n]\n', "as a program writes it"),
+        (b'{\n  "prompts": ["a cat"]\n}\n', "as a program writes it"),
+        (b"['a cat', 'a dog']\n", "as a program writes it"),
+        (b"# mine\n['a cat',\n 'a dog']\n", "as a program writes it"),
+        (b"- a cat\n- a dog\n", "a dash or quotes around every line"),
+        (b'"a cat",\n"a dog"\n', "a dash or quotes around every line"),
+        (b"a cat\na\x1b[31m dog\n", r"U\+001B"),
+        ("caf\ufffd\n".encode(), "wrong encoding before"),
         (b"<html>Not found</html>\n", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a Git LFS pointer"),
         (b"PAR1rest", "a Parquet table"),
@@ -186,7 +202,15 @@ def test_what_is_no_list_of_prompts(content: bytes, said: str, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "prompt",
-    ['"a cat", said the dog', "a caption, in red", "text, everywhere", "[a cat:1.2]", "{a cat|a dog}", "- a cat"],
+    [
+        '"a cat", said the dog',
+        "a caption, in red",
+        "text, everywhere",
+        "[a cat:1.2]",
+        "{a cat|a dog}",
+        "- a cat",
+        "'a cat'",
+    ],
 )
 def test_prompts_that_look_like_something_else_are_prompts(prompt: str, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text(f"{prompt}\na dog\n")
