@@ -1,6 +1,8 @@
 """What the teacher is made of: its units with parameters and MACs, and the record of its weights."""
 
+import zipfile
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from leanmotion.cost.macs import unet_macs
@@ -15,6 +17,7 @@ from leanmotion.model.teacher import (
     load_pipeline,
     revisions,
     teacher_digest,
+    weight_files,
 )
 from leanmotion.model.units import block_ids, list_units, parameters
 from leanmotion.pipeline.settings import Settings
@@ -65,6 +68,8 @@ def checked_fingerprint(settings: Settings) -> tuple[str, dict[str, str]]:
     Raises:
         LeanmotionError: Other weights than `teacher.sha256`.
     """
+    for name, path in weight_files(settings.teacher).items():
+        _check_sums(name, path)
     total, files = fingerprint(settings.teacher)
     expected = settings.teacher.sha256
     if expected is not None and total != expected:
@@ -73,6 +78,19 @@ def checked_fingerprint(settings: Settings) -> tuple[str, dict[str, str]]:
             "(embedded ones by `git checkout -- data/teacher`), or put the new value into params.yaml to accept them"
         )
     return total, files
+
+
+def _check_sums(name: str, path: Path) -> None:
+    """Refuse a torch archive whose content is not that of its checksums: torch, which maps it, never looks at them."""
+    if path.suffix == ".json" or not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise LeanmotionError(f"teacher: {name} is damaged inside ({damaged} fits no checksum): get it again")
 
 
 def check_pipeline(settings: Settings, pipeline: Any) -> dict[str, int]:

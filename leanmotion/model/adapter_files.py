@@ -16,6 +16,7 @@ from torch import Tensor
 
 from leanmotion.errors import LeanmotionError
 from leanmotion.pipeline.file_kinds import file_kind
+from leanmotion.pipeline.setting_address import added
 
 NOTE = "motion_adapter"
 """What a file says of the adapter's config, as JSON: in the header of safetensors, or a record of a torch archive."""
@@ -117,6 +118,8 @@ def motion_tensors(what: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     dtypes = {value.dtype for tensors in found.values() for value in tensors.values()}
     if odd := sorted(str(dtype).removeprefix("torch.") for dtype in dtypes if not dtype.is_floating_point):
         raise LeanmotionError(f"{what}: holds weights as {odd[0]} (quantised?): give it in floating point")
+    if added(any(t.is_meta or t.layout != torch.strided for motion in found.values() for t in motion.values())):
+        raise LeanmotionError(f"{what}: holds tensors without values, or sparse ones: save it as plain tensors")
     if not found:
         refuse_others(what, tensors, NOT_MOTION)
         raise LeanmotionError(f"{what}: holds no motion modules: {_PLAIN}")

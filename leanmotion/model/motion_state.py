@@ -78,6 +78,13 @@ def expected_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         return {key: tuple(value.shape) for key, value in MotionAdapter(**config).state_dict().items()}
 
 
+def odd_heads(config: Mapping[str, Any]) -> bool:
+    """Whether attention heads are no numbers that divide the widths: diffusers would stop somewhere inside."""
+    heads, widths = config.get("motion_num_attention_heads", 8), config.get("block_out_channels", ())
+    each = heads if isinstance(heads, list | tuple) else [heads] * len(widths)
+    return any(not isinstance(n, int) or n < 1 or width % n for n, width in zip(each, widths, strict=False))
+
+
 def check_keys(
     what: str,
     found: Mapping[str, tuple[int, ...]],

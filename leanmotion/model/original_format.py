@@ -24,10 +24,12 @@ from leanmotion.model.motion_state import (
     expected_shapes,
     full_motion_state,
     motion_config,
+    odd_heads,
     portable_tensors,
     sinusoids,
 )
-from leanmotion.model.weights import adapter_config, adapter_files
+from leanmotion.model.weights import adapter_config, adapter_files, beside
+from leanmotion.pipeline.setting_address import added
 from leanmotion.pipeline.writing import whole
 
 if TYPE_CHECKING:
@@ -109,6 +111,8 @@ def read_original(
     config |= {name: noted[name] for name in config if name in noted}
     config["motion_num_attention_heads"] = heads or config["motion_num_attention_heads"]
     config["motion_norm_num_groups"] = norm_groups or config["motion_norm_num_groups"]
+    if added(not (heads or norm_groups) and beside(path, config)):
+        raise LeanmotionError(f"{what}: config.json beside it says other heads or norm groups: name the folder")
     try:
         return _whole(what, state, config), config
     except ValueError as error:
@@ -228,6 +232,9 @@ def _read_folder(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     what = f"motion adapter {folder}"
     given = adapter_config(folder)
     state = _folder_tensors(folder)
+    if added(any(not PLACE.match(key) or from_original(key) != key for key in state)):
+        motion_tensors(what, state)  # refuses what is something else
+        raise LeanmotionError(f"{what}: its keys are not a diffusers MotionAdapter's: save it as one")
     known = {key: value for key, value in given.items() if not key.startswith("_")}
     lengths = [value.shape[1] for key, value in state.items() if key.endswith("pos_embed.pe")]
     if lengths:
@@ -285,6 +292,8 @@ def _has_positions(state: Mapping[str, Tensor]) -> bool:
 
 def _whole(what: str, state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in the adapter's order, with positional embeddings if the file had none; refuses gaps."""
+    if added(odd_heads(config)):
+        raise ValueError("its motion_num_attention_heads do not divide its widths")
     shapes = expected_shapes(config)
     if not _has_positions(state):
         # Exact, whatever the weights are kept in: the caller's own dtype is the first to round them.

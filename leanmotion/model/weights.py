@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,6 +168,16 @@ def adapter_config(folder: Path) -> dict[str, Any]:
     if given.get("conv_in_channels"):
         raise LeanmotionError(f"{what}: this is a PIA adapter with its own conv_in: give a plain motion adapter")
     return given
+
+
+def beside(file: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a motion module's file lies in a model's folder whose config tells other heads or norm groups."""
+    try:
+        given = json.loads((file.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    names = ("motion_num_attention_heads", "motion_norm_num_groups")
+    return isinstance(given, dict) and any(given.get(name, config[name]) != config[name] for name in names)
 
 
 def _parts(folder: Path) -> list[str]:

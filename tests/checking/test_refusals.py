@@ -103,6 +103,17 @@ def other_widths(place: SimpleNamespace) -> None:
     made.save_pretrained(place.adapter)
 
 
+def torn_archive(place: SimpleNamespace) -> None:
+    """Weights as torch writes them, with other bytes in the middle of a tensor: torch maps them, and sees nothing."""
+    file = place.adapter / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(file), file.with_suffix(".bin"))
+    file.unlink()
+    content = bytearray(file.with_suffix(".bin").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 16] = bytes(16)
+    file.with_suffix(".bin").write_bytes(content)
+
+
 def write_captions(place: SimpleNamespace, text: str) -> dict[str, Any]:
     (place.folder / "captions.csv").write_text(text)
     return {"clips": {"source": "folder", "path": str(place.folder), "captions": "captions.csv"}}
@@ -211,6 +222,9 @@ CASES: dict[str, tuple[Callable[[Any], Any] | None, dict[str, Any], tuple[str, .
     ),
     "an adapter of other widths": (
         other_widths, {}, ("teacher.adapter", "different architectures"), lambda s: load_pipeline(s.teacher),
+    ),
+    "an adapter that is damaged inside": (
+        torn_archive, {}, ("teacher: adapter/diffusion_pytorch_model.bin is damaged inside",), inspect_teacher,
     ),
     "an adapter that is none": (
         lambda p: (p.adapter / "config.json").write_text("{}"), {}, ("adapter", "config.json is of a None"), None,

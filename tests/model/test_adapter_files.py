@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AnimateDiffPipeline, StableDiffusionPipeline
+from diffusers import AnimateDiffPipeline, MotionAdapter, StableDiffusionPipeline
 from models import make_adapter
 from published import published
 from safetensors.torch import save_file
@@ -193,6 +193,56 @@ def test_weights_that_are_not_floating_point_are_refused(dtype: torch.dtype, tmp
     """Quantised weights mean nothing without their scales."""
     some = {key: value.to(dtype) if key.endswith("to_q.weight") else value for key, value in STATE.items()}
     refused(write(tmp_path / "mm.safetensors", some), f"holds weights as {str(dtype).removeprefix('torch.')}")
+
+
+@pytest.mark.parametrize("how", [lambda t: t.to("meta"), lambda t: t.to_sparse()], ids=["meta", "sparse"])
+def test_tensors_that_are_none_are_refused(how: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+    some = {key: how(value) if key.endswith("to_q.weight") else value for key, value in STATE.items()}
+    refused(write(tmp_path / "mm.ckpt", some), "without values, or sparse")
+
+
+@pytest.mark.parametrize("heads", [3, 0, "2", None, [2, 2, 2, 3]])
+def test_heads_that_divide_nothing_are_refused(heads: Any, adapter: Any, tmp_path: Path) -> None:
+    adapter.save_pretrained(tmp_path / "folder")
+    config = json.loads((tmp_path / "folder/config.json").read_text())
+    (tmp_path / "folder/config.json").write_text(json.dumps({**config, "motion_num_attention_heads": heads}))
+    refused(tmp_path / "folder", "config.json does not make a MotionAdapter")
+
+
+OTHER_KEYS: dict[str, tuple[dict[str, Tensor], str]] = {
+    "the original's": (STATE, "its keys are not a diffusers MotionAdapter's"),
+    "a prefix": ({f"module.{key}": value for key, value in STATE.items()}, "its keys are not"),
+    "a LoRA": ({f"{SPATIAL}.to_q.lora_A.weight": torch.ones(2, 2)}, "a spatial LoRA"),
+    "a UNet": (
+        {"conv_in.weight": torch.ones(2, 4, 3, 3), "down_blocks.0.resnets.0.x": torch.ones(1)},
+        "a UNet without",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_KEYS)
+def test_a_folder_with_other_weights(name: str, adapter: Any, tmp_path: Path) -> None:
+    """Called what they are, where it was said before that 546 tensors are missing."""
+    tensors, said = OTHER_KEYS[name]
+    adapter.save_pretrained(tmp_path / "folder")
+    write(tmp_path / "folder/diffusion_pytorch_model.safetensors", tensors)
+    refused(tmp_path / "folder", said)
+
+
+def test_a_file_is_not_read_with_other_heads_than_its_folder_says(tmp_path: Path) -> None:
+    """Heads are in no tensor: of a folder of 2 the file alone would come back with the published 8."""
+    with torch.device("meta"):
+        made: Any = MotionAdapter(block_out_channels=(32, 64), motion_num_attention_heads=2)  # pyright: ignore
+    made.to_empty(device="cpu").save_pretrained(tmp_path / "folder")
+    file = tmp_path / "folder/diffusion_pytorch_model.safetensors"
+    with pytest.raises(
+        LeanmotionError, match=r"config\.json beside it says other heads or norm groups: name the folder"
+    ):
+        read_original(file)
+    assert read_original(file, heads=2)[1]["motion_num_attention_heads"] == 2
+    assert load_adapter(tmp_path / "folder").config.motion_num_attention_heads == 2
+    (tmp_path / "folder/config.json").unlink()
+    assert read_original(file)[1]["motion_num_attention_heads"] == 8
 
 
 def test_a_folder_of_single_files_names_one(tmp_path: Path) -> None:
