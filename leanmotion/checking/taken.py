@@ -28,7 +28,8 @@ def taken() -> Iterator[Taken]:
     yield Taken("prompts.source", "UTF-8, a prompt a line", "read")
     yield Taken("prompts.source", "lines with # at the beginning", "read", "left out as comments; said, with how many")
     yield Taken("prompts.source", "prompts longer than the tokenizer takes", "read", "cut; said, with how many")
-    yield Taken("prompts.source", "other encodings, CSV with a heading, JSON, web pages, no prompt", "refused")
+    yield Taken("prompts.source", "other encodings, control characters, CSV with a heading, web pages", "refused")
+    yield Taken("prompts.source", "JSON, YAML and Python's lists; a dash or quotes in every line; no prompt", "refused")
     yield Taken("extractor.path", "a TorchScript I3D of 400 logits; VideoMAE; the sprites' reader", "read", "by sha256")
     yield Taken(
         "extractor.path", "a TorchScript of another signature or other features", "refused", "tried on one clip"
@@ -85,7 +86,9 @@ def _adapters() -> Iterator[Taken]:
         yield Taken(name, kind.name, "refused", kind.mend)
     yield Taken(name, "one of SDXL's widths, or of the base's no more", "refused")
     yield Taken(name, "blocks or tensors missing, motion modules twice", "refused")
-    yield Taken(name, "quantised to whole numbers", "refused")
+    yield Taken(name, "quantised to whole numbers, sparse tensors, tensors without values", "refused")
+    yield Taken(name, "a file of a folder whose config.json tells other heads or norm groups", "refused")
+    yield Taken(name, "a torch file that does not fit its own checksums", "refused")
     yield Taken(name, "pickled code", "refused", "never run")
     yield Taken(name, "a pruned folder, an export, a whole pipeline", "refused", "with the folder to name")
     others = [kind for kind in kinds() if not kind.startswith(("a safetensors", "a zip archive, as torch", "a pickle"))]

@@ -3,8 +3,8 @@
 Original key: `down_blocks.0.motion_modules.1.temporal_transformer.transformer_blocks.0.attention_blocks.0.to_q.weight`,
 the diffusers key of the same tensor: `down_blocks.0.motion_modules.1.transformer_blocks.0.attn1.to_q.weight`.
 The original has a positional encoding in each attention layer (`pos_encoder.pe`), diffusers one per transformer block
-(`pos_embed.pe`). Read from the original code (guoyww/AnimateDiff, motion_module.py), the checks of ComfyUI's
-AnimateDiff-Evolved (motion_module_ad.py) and diffusers (single_file_utils.py).
+(`pos_embed.pe`). Read from guoyww/AnimateDiff's motion_module.py, ComfyUI-AnimateDiff-Evolved's motion_module_ad.py and
+diffusers' single_file_utils.py.
 """
 
 import json
@@ -44,10 +44,8 @@ _NAMES = {
     ".norm2.": ".norms.1.",
     ".norm3.": ".ff_norm.",
 }
-# AnimateLCM's file has no positional encoding, its users take this many frames as the most.
-_LENGTH_WITHOUT_ENCODING = 64
-# In the note of a file without silent blocks: how many.
-_LEFT_OUT = "left_out_blocks"
+_LENGTH_WITHOUT_ENCODING = 64  # AnimateLCM's file has no positions: the most frames that its users take
+_LEFT_OUT = "left_out_blocks"  # in the note of a file without silent blocks: how many
 
 
 def to_original(key: str) -> list[str]:
@@ -84,7 +82,7 @@ def read_original(
     Args:
         path: of the file.
         heads: attention heads, which weights do not tell: what `write_original` noted, else the published 8.
-        norm_groups: groups of the group norm, likewise; else the published 32.
+        norm_groups: groups of the group norm, likewise; else 32.
 
     Returns:
         State dict in diffusers keys, and the arguments of its `diffusers.MotionAdapter`.
@@ -136,9 +134,8 @@ def holds_positions(path: PathLike) -> bool:
 def original_state(model: nn.Module, *, positions: bool = True) -> dict[str, Tensor]:
     """The motion modules of a `MotionAdapter` or `UNetMotionModel` under original keys, in full shape.
 
-    Removed units are there and do nothing (`leanmotion.model.motion_state.full_motion_state`): ComfyUI's
-    AnimateDiff-Evolved refuses a file with missing keys. `positions=False` leaves the positional encodings out,
-    as AnimateLCM's file does (there they tell AnimateLCM from the others).
+    Removed units are there and do nothing: ComfyUI's AnimateDiff-Evolved refuses a file with missing keys.
+    `positions=False` leaves the positional encodings out: AnimateLCM's file is known by having none.
     """
     state = full_motion_state(model)
     kept = {key: value for key, value in state.items() if positions or not key.endswith("pos_embed.pe")}
@@ -149,7 +146,7 @@ def without_silent_blocks(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict, under either names, without the blocks whose `proj_out` is zero: they add nothing.
 
     AnimateDiff's own loader is not strict, and its modules start from a zero `proj_out`: a block that is missing in
-    its file computes, and adds, exactly nothing (guoyww/AnimateDiff, animatediff/utils/util.py and motion_module.py).
+    its file adds exactly nothing (guoyww/AnimateDiff, util.py and motion_module.py).
     """
     heard = {_place(key) for key, value in state.items() if ".proj_out." in key and bool(value.any())}
     return {key: value for key, value in state.items() if _place(key) in heard}
@@ -293,7 +290,7 @@ def _has_positions(state: Mapping[str, Tensor]) -> bool:
 def _whole(what: str, state: dict[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in the adapter's order, with positional embeddings if the file had none; refuses gaps."""
     if added(odd_heads(config)):
-        raise ValueError("its motion_num_attention_heads do not divide its widths")
+        raise ValueError("its motion_num_attention_heads divide no widths")
     shapes = expected_shapes(config)
     if not _has_positions(state):
         # Exact, whatever the weights are kept in: the caller's own dtype is the first to round them.

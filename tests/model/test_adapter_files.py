@@ -240,7 +240,7 @@ def test_a_file_is_not_read_with_other_heads_than_its_folder_says(tmp_path: Path
     ):
         read_original(file)
     assert read_original(file, heads=2)[1]["motion_num_attention_heads"] == 2
-    assert load_adapter(tmp_path / "folder").config.motion_num_attention_heads == 2
+    assert load_adapter(tmp_path / "folder").config["motion_num_attention_heads"] == 2
     (tmp_path / "folder/config.json").unlink()
     assert read_original(file)[1]["motion_num_attention_heads"] == 8
 
