@@ -15,7 +15,7 @@ class LeanmotionError(Exception):
     """
 
     def __init__(self, line: object = "") -> None:
-        super().__init__(shortened(str(line)))
+        super().__init__(shortened(re.sub(r"\s*[\r\n]\s*", " ", str(line))))
 
 
 def shortened(line: str) -> str:

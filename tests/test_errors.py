@@ -47,3 +47,8 @@ def test_short_lines_stay_and_long_ones_keep_both_ends(text: str) -> None:
 def test_an_error_in_an_error_is_cut_once(tmp_path: Path) -> None:
     inner = LeanmotionError(f"x is {LONG!r}: mend it")
     assert str(LeanmotionError(f"round r1: {inner}")) == f"round r1: {inner}" and str(inner).endswith("': mend it")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nb", "a\n\n  b"])
+def test_a_value_with_line_ends_stays_in_one_line(value: str) -> None:
+    assert str(LeanmotionError(f"prompts.source: {value} is missing")) == "prompts.source: a b is missing"
