@@ -42,15 +42,18 @@ collect_ignore = [] if find_spec("fcntl") else sorted(others_than_light(Path(__f
 LONGEST = ("test_pipeline.py", "test_kills.py", "test_by_hand.py", "test_stages.py")
 """Files that take minutes."""
 
+FIRST = ("test_pipeline.py", "test_by_hand.py", "test_pruned_pipeline.py", "test_kills.py", "test_stages.py")
+"""In this order: the first makes the micro project, and the next two, which need none, keep others from waiting."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: begun last, one of them would keep one process busy while others are through."""
+    """Long files first: begun last, one of them would keep one process busy while others are through."""
     for item in items:
         if item.path.name in LONGEST:
             item.add_marker("long")
         if item.path.relative_to(Path(__file__).parent).as_posix() in LIGHT:
             item.add_marker("light")
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 @pytest.fixture(autouse=True)
