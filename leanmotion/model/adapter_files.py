@@ -113,6 +113,8 @@ def motion_tensors(what: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
         raise LeanmotionError(f"{what}: this is {PIA}: {_PLAIN}")
     found: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
+        if added("_orig_mod." in key):  # a part of it was compiled
+            key = key.replace("_orig_mod.", "")
         if place := PLACE.search(key):
             found.setdefault(key[: place.start()], {})[key[place.start() :]] = value
     dtypes = {value.dtype for tensors in found.values() for value in tensors.values()}

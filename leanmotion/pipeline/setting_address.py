@@ -29,6 +29,6 @@ def added(on: bool) -> bool:
     `if added(teacher.motion_norm == "frame"):`, which has no `else`, is left out of addresses of code
     (`pipeline/normal_form.py`): where it is off, work that was stored before keeps its own. Where it is on, whatever is
     stored has to say so, with an address of the code inside; but for a shorter way to the very same value
-    (`pipeline/digests.py: file_sha256`).
+    (`pipeline/digests.py: file_sha256`), for refusals, and for reading what was refused before.
     """
     return on

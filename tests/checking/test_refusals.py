@@ -114,6 +114,19 @@ def torn_archive(place: SimpleNamespace) -> None:
     file.with_suffix(".bin").write_bytes(content)
 
 
+def test_an_archive_without_checksums_is_taken(place: SimpleNamespace) -> None:
+    """Torch can be told to compute none."""
+    file = place.adapter / "diffusion_pytorch_model.safetensors"
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(load_file(file), file.with_suffix(".bin"))
+    finally:
+        torch.serialization.set_crc32_options(before)
+    file.unlink()
+    inspect_teacher(settings_of(place))
+
+
 def write_captions(place: SimpleNamespace, text: str) -> dict[str, Any]:
     (place.folder / "captions.csv").write_text(text)
     return {"clips": {"source": "folder", "path": str(place.folder), "captions": "captions.csv"}}

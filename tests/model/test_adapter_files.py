@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import pathlib
+import re
 import shutil
 import zipfile
 from collections import OrderedDict
@@ -62,6 +63,13 @@ def refused(path: Path, *said: str) -> None:
 )  # fmt: skip
 def test_whatever_stands_before_keys(prefix: str, tmp_path: Path) -> None:
     is_read(write(tmp_path / "mm.safetensors", {prefix + key: value for key, value in STATE.items()}))
+
+
+def test_parts_that_were_compiled(tmp_path: Path) -> None:
+    """`torch.compile` of a block puts a name of its own inside its keys."""
+    keys = {key: re.sub(r"(motion_modules\.\d+\.)", r"\1_orig_mod.", key) for key in STATE}
+    assert all("._orig_mod." in key for key in keys.values())
+    is_read(write(tmp_path / "mm.safetensors", {keys[key]: value for key, value in STATE.items()}))
 
 
 def test_motion_modules_twice_are_refused(tmp_path: Path) -> None:
