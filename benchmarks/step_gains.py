@@ -24,6 +24,7 @@ from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline.processes import device
 from leanmotion.pipeline.settings import Sampling, load_settings
+from leanmotion.pipeline.stage import quiet_libraries
 from leanmotion.pipeline.tables import read_frame
 
 SMALL = 0.1
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4, help="of the rank split")
     parser.add_argument("--block", action="append", help="whose change; down_0_0 and up_2_2 where none is named")
     asked = parser.parse_args()
+    quiet_libraries()
     settings = load_settings(Path("params.yaml"))
     requests = requests_of(Path("data/prompts"), "rank", "a")[: asked.prompts]
     samplers = Samplers(settings, TeacherRecord.read("data/teacher.json"))

@@ -51,21 +51,22 @@ def test_sets_keep_to_the_budget_with_least_damage(run: Run) -> None:
 
 def test_savings_in_time_are_the_profiles(run: Run) -> None:
     """Blocks' own times, by a factor that makes all of them together what a call without any saves."""
-    profile = read_frame(run.data / "profile.parquet", "profile").set_index("variant")["saving_fraction"]
+    whole: Any = read_frame(run.data / "profile.parquet", "profile").set_index("variant")
+    profile = whole["saving_fraction"]
     factor = profile["none"] / profile.loc[run.blocks].sum()
     for row in asked(run, {}, blocks=3):
         assert len(row["removed"]) == 3 and row["round"] == ""
         assert row["latency_saved"] == pytest.approx(profile.loc[row["removed"]].sum() * factor)
     one = asked(run, {"latency": 0.95}, blocks=3, of="motion")[0]
     assert one["latency_saved"] == pytest.approx(profile.loc[one["removed"]].sum() * factor / profile["none"])
-    profile = read_frame(run.data / "profile.parquet", "profile").set_index("variant")
-    assert time_shares(profile, run.blocks).sum() == pytest.approx(profile.loc["none", "saving_fraction"])
-    profile.loc["none", "saving_fraction"] = -0.01  # noise of a clock: nothing to be shared out
-    assert time_shares(profile, run.blocks) == pytest.approx(profile.loc[run.blocks, "saving_fraction"].to_numpy())
+    assert time_shares(whole, run.blocks).sum() == pytest.approx(profile["none"])
+    whole.loc["none", "saving_fraction"] = -0.01  # noise of a clock: nothing to be shared out
+    assert time_shares(whole, run.blocks) == pytest.approx(whole.loc[run.blocks, "saving_fraction"].to_numpy())
 
 
 def test_of_a_round_what_was_measured_counts(run: Run, params: Path, tmp_path: Path) -> None:
-    calls = read_frame(run.data / "latency.parquet", "latency").set_index("variant")["seconds"]
+    table: Any = read_frame(run.data / "latency.parquet", "latency").set_index("variant")
+    calls = table["seconds"]
     saved, none = 1 - calls / calls["full"], 1 - calls["none"] / calls["full"]
     for of, whole in (("call", 1.0), ("motion", none)):
         problem = read_problem(run.data, "temporal_transformer", of)
