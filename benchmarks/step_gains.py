@@ -19,7 +19,7 @@ from leanmotion.influence.step_weights import final_gains
 from leanmotion.influence.trajectory import Trajectory
 from leanmotion.model.removal import without_units
 from leanmotion.model.requests import Request, requests_of
-from leanmotion.model.sampler import make_scheduler
+from leanmotion.model.sampler import make_scheduler, one_thread_a_call
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord
 from leanmotion.pipeline.processes import device
@@ -69,10 +69,11 @@ def main() -> None:
     requests = requests_of(Path("data/prompts"), "rank", "a")[: asked.prompts]
     samplers = Samplers(settings, TeacherRecord.read("data/teacher.json"))
     pipeline = samplers.sampler(samplers.teacher()).pipeline
-    rows = {
-        f"measured, change of `{block}`": perturbed_gains(pipeline, settings.sampling, requests, block)
-        for block in asked.block or ["down_0_0", "up_2_2"]
-    }
+    with one_thread_a_call():  # calls of a small network are too short to share
+        rows = {
+            f"measured, change of `{block}`": perturbed_gains(pipeline, settings.sampling, requests, block)
+            for block in asked.block or ["down_0_0", "up_2_2"]
+        }
     scheduler = make_scheduler(pipeline.scheduler, settings.sampling.scheduler)
     steps: Any = read_frame(Path("data/influence.parquet"), "influence").drop_duplicates("step")
     for variance, name in [*zip(steps["variance"], (f"as at step {s}" for s in steps["step"]), strict=True), (1.0, "")]:

@@ -298,7 +298,7 @@ def test_the_set_that_solve_writes_is_deleted_and_timed(clone: Clone) -> None:
     ran = clone.repro("measure")
     assert {"rank", "rerank@lean", "distill@lean", "measure"} <= ran
     assert not {"distill@r2", "distill@r4"} & ran
-    asked = load_settings(clone.folder / "params.yaml").rounds["lean"].blocks
+    asked = load_settings(clone.folder / "params.yaml").rounds["lean"].blocks or []
     student = Student.read(clone.folder / "data/students/lean")
     assert len(asked) == 3 and student.removed == tuple(asked)
     names = load_file(student.adapter / "pruned_motion.safetensors")
