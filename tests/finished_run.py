@@ -140,6 +140,7 @@ class Run:
             **{f"motion_{name}": size for name, size in whole.items()},
         }  # fmt: skip
         self.json(self.data / "teacher.json", weights)
+        self.macs = {"": weights["macs"], **{u["unit"]: u["macs"] for u in units if u["unit"] == u["block"]}}
         self.probes = [
             {"probe": f"{name}_{pick}_{count}", "granularity": granularity, "pick": pick, "count": count,
              "units": [block + end for block in self.blocks[:count]], "parameters": 100 * count, "macs": 9000 * count,
@@ -192,7 +193,8 @@ class Run:
         ends = [self._timed("full", 0), self._timed("none", total)]
         watched = {**self._timed("watched", 0), "saving": -0.0002, "saving_low": -0.0005, "saving_high": 0.0001}
         self.table("profile", "profile", [*ends, watched, *(self._timed(block, 1) for block in self.blocks)])
-        rounds = [*ends, self._timed("r2", 2), self._timed("all", total)]
+        left = {name: self.macs[""] - sum(self.macs[block] for block in gone) for name, gone in self.removed.items()}
+        rounds = [*ends, *({**self._timed(n, len(self.removed[n])), "macs": macs} for n, macs in left.items())]
         self.table("latency", "latency", [{**row, "predicted": 0.9 * row["saving"]} for row in rounds])
         rows = []
         for split in ("select", "report"):

@@ -14,8 +14,10 @@ import yaml
 from micro import MICRO, ROUNDS, Clone
 from noting import leaves
 from reads import Stage, other_value, stages_of
+from safetensors.torch import load_file, save_file
 from tiny import BLOCKS, edit_params
 
+from leanmotion.model.student import Student
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_frame
 from leanmotion.pipeline.watched_paths import watched
@@ -250,8 +252,6 @@ def test_an_unknown_key_stops_everything_also_on_a_cached_run(clone: Clone) -> N
 
 
 def test_another_extractor_keeps_all_videos(clone: Clone) -> None:
-    from safetensors.torch import load_file, save_file
-
     shutil.copytree(clone.folder / "data/extractor", clone.folder / "other")
     weights = load_file(clone.folder / "other/model.safetensors")
     save_file({name: value * 1.01 for name, value in weights.items()}, clone.folder / "other/model.safetensors")
@@ -285,6 +285,29 @@ def test_a_larger_last_round_reruns_no_early_one(clone: Clone) -> None:
     ran = clone.repro("render")
     assert {"distill@r4", "render@r4"} <= ran
     assert not {"distill@r2", "render@r2"} & ran
+
+
+def test_the_set_that_solve_writes_is_deleted_and_timed(clone: Clone) -> None:
+    before = (clone.folder / "params.yaml").read_text()
+
+    def solved(*words: str) -> str:
+        line = "import sys; from leanmotion.commands.cli import app; app(sys.argv[1:])"
+        done = warm.run(["-c", line, "solve", *words], clone.folder, clone.env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    solved("--blocks", "3", "--write", "lean")
+    ran = clone.repro("measure")
+    assert {"rank", "rerank@lean", "distill@lean", "measure"} <= ran
+    assert not {"distill@r2", "distill@r4"} & ran
+    asked = load_settings(clone.folder / "params.yaml").rounds["lean"].blocks or []
+    student = Student.read(clone.folder / "data/students/lean")
+    assert len(asked) == 3 and student.removed == tuple(asked)
+    names = load_file(student.adapter / "pruned_motion.safetensors")
+    places = [re.match(r"(down|mid|up)_blocks?\.(?:(\d)\.)?motion_modules\.(\d)", name) for name in names]
+    assert {"_".join(filter(None, place.groups())) for place in places if place} == set(BLOCKS) - set(asked)
+    assert "(lean)" in solved("--blocks", "3"), "the same set again: its time is measured now"
+    (clone.folder / "params.yaml").write_text(before)
 
 
 def test_more_videos_generate_only_the_missing_ones(clone: Clone) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from leanmotion.commands.timed_rounds import TimedRound, timed_rounds
 from leanmotion.errors import LeanmotionError, did_you_mean
 from leanmotion.influence.tables import BLOCKS, Interaction, interaction_of
 from leanmotion.pipeline.numbers import percent, short
@@ -24,7 +25,8 @@ from leanmotion.pipeline.settings import GRANULARITIES, checked, load_settings
 from leanmotion.pipeline.tables import read_frame
 from leanmotion.pipeline.watched_paths import check_paths
 from leanmotion.pipeline.writing import write_text
-from leanmotion.probing.best_sets import Sets, best, candidates, front, members_of
+from leanmotion.probing.best_sets import Sets, best, candidates, front, members_of, number_of
+from leanmotion.report.block_times import time_shares
 
 BUDGETS = ("latency", "macs", "parameters")
 _WORDS = {"call": "the whole call", "motion": "the motion modules"}
@@ -35,17 +37,36 @@ _NEARLY = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What can be chosen among. `saved`: budget -> share that each unit saves, of the call or of its motion modules."""
+    """What can be chosen among.
+
+    `saved`: budget -> share that each unit saves, of the call or of its motion modules. `timed`: rounds of the last
+    run by the numbers of their sets.
+    """
 
     interaction: Interaction
     sets: Sets
     saved: dict[str, np.ndarray]
     of: str
+    timed: dict[int, TimedRound]
+
+    def savings(self, budget: str) -> np.ndarray:
+        """What every set saves: the sum over its units, or what was timed of it as a whole."""
+        found = self.sets.sums(self.saved[budget])
+        if budget == "latency" and self.timed:
+            for row in np.flatnonzero(np.isin(self.sets.ids, list(self.timed))).tolist():
+                found[row] = self.timed[int(self.sets.ids[row])].saved
+        return found
 
     def shares(self, row: int) -> dict[str, float]:
         """What one set saves."""
-        places = members_of(int(self.sets.ids[row]))
-        return {name: float(values[places].sum()) for name, values in self.saved.items()}
+        number = int(self.sets.ids[row])
+        found = {name: float(values[members_of(number)].sum()) for name, values in self.saved.items()}
+        return found | ({"latency": self.timed[number].saved} if number in self.timed else {})
+
+    def round_of(self, row: int) -> str:
+        """The round of the last run that deletes just this set, or ""."""
+        number = int(self.sets.ids[row])
+        return self.timed[number].name if number in self.timed else ""
 
     def removed(self, row: int) -> list[str]:
         """The units of one set."""
@@ -71,11 +92,14 @@ def read_problem(data: Path, granularity: str, of: str) -> Problem:
     record = read_record(data / "teacher.json", made_by="dvc repro inspect")
     whole = "" if of == "call" else "motion_"
     saved = {name: facts[name].to_numpy(float) / record[f"{whole}{name}"] for name in ("macs", "parameters")}
+    timed: dict[int, TimedRound] = {}
     if granularity == BLOCKS:
-        profile: Any = read_frame(data / "profile.parquet", "profile").set_index("variant")["saving_fraction"]
-        total = 1.0 if of == "call" else float(profile["none"])
-        saved = {"latency": profile.loc[interaction.units].to_numpy(float) / total, **saved}
-    return Problem(interaction, candidates(interaction.mean), saved, of)
+        profile: Any = read_frame(data / "profile.parquet", "profile").set_index("variant")
+        total = 1.0 if of == "call" else float(profile.loc["none", "saving_fraction"])
+        saved = {"latency": time_shares(profile, interaction.units) / total, **saved}
+        rounds = timed_rounds(data, facts["macs"].to_dict(), record["macs"], of)
+        timed = {number_of([interaction.units.index(block) for block in this.removed]): this for this in rounds}
+    return Problem(interaction, candidates(interaction.mean), saved, of, timed)
 
 
 def share_of(text: str, option: str) -> float:
@@ -115,7 +139,7 @@ def solve(problem: Problem, budgets: Mapping[str, float], blocks: int | None, co
     for name, left in budgets.items():
         if name not in problem.saved:
             raise LeanmotionError(f"--{name}: only whole blocks are timed: leave --granularity away, or name --macs")
-        share = problem.sets.sums(problem.saved[name])
+        share = problem.savings(name)
         fits = allowed & (share >= 1 - left - _NEARLY)
         if not fits.any() or left >= 1:
             low, high = (percent(1 - edge) for edge in (share[allowed].max(), share[allowed].min()))
@@ -134,7 +158,8 @@ def rows_of(problem: Problem, chosen: Sequence[int]) -> list[dict[str, Any]]:
         low, high = np.quantile(problem.interaction.draws(removed, _RESAMPLES, seed=0), _TAILS)
         found.append(
             {
-                "removed": removed, "kept": [unit for unit in problem.interaction.units if unit not in removed],
+                "round": problem.round_of(row), "removed": removed,
+                "kept": [unit for unit in problem.interaction.units if unit not in removed],
                 "damage": float(problem.sets.damage[row]), "damage_low": float(low), "damage_high": float(high),
                 **{f"{name}_saved": share for name, share in problem.shares(row).items()},
             }
@@ -148,24 +173,25 @@ def table_of(problem: Problem, rows: Sequence[Mapping[str, Any]]) -> tuple[list[
     cells = []
     for row in rows:
         few = "all but " + " ".join(row["kept"]) if len(row["kept"]) < len(row["removed"]) else " ".join(row["removed"])
+        which = few if row["kept"] else "all"
         damage = f"{short(row['damage'])} [{short(row['damage_low'])}, {short(row['damage_high'])}]"
         saved = [percent(row[f"{name}_saved"]) for name in problem.saved]
-        cells.append([str(len(row["removed"])), *saved, damage, few or "all"])
+        if row["round"]:
+            saved[0] += f" ({row['round']})"
+        cells.append([str(len(row["removed"])), *saved, damage, which])
     return head, cells
 
 
 def reading(problem: Problem, data: Path, *, written: bool) -> list[str]:
     """What the table's words mean, where its figures come from, and what to do next."""
     part = "a UNet call" if problem.of == "call" else "the motion modules"
-    said = ["multiply-accumulates (macs) and parameters are counted"]
-    if "latency" in problem.saved:
-        said.insert(0, f"latency is the sum of the blocks' measured times ({data / 'profile.parquet'})")
+    said = "multiply-accumulates (macs) and parameters are counted"
     told = [
         "predicted damage: how far the final latent moves without these units, squared. It comes from how the model's",
         f"  output changes without each, and without pairs ({data / 'interaction.parquet'}); [90% interval].",
         "  It compares sets with one another: 0 is no change. It is no FVD, and says nothing of repair.",
-        f"saved: the share of {part} that goes: {', '.join(said)}.",
-        *_whole_calls(problem, data),
+        f"saved: the share of {part} that goes: {said}.",
+        *_latency(problem, data),
         "which: the units that are deleted, or, where those are fewer, the units that are kept (all but ...).",
     ]
     if "latency" in problem.saved and not written:  # whole blocks
@@ -175,16 +201,19 @@ def reading(problem: Problem, data: Path, *, written: bool) -> list[str]:
     return told
 
 
-def _whole_calls(problem: Problem, data: Path) -> list[str]:
+def _latency(problem: Problem, data: Path) -> list[str]:
     if "latency" not in problem.saved:
         return []
-    measured = data / "latency.parquet"
-    return [f"  Whole calls without a set, as {measured} has them of rounds, can save a few percent more or less."]
+    return [
+        f"  latency adds up the blocks' measured times ({data / 'profile.parquet'}), each by the same factor, so that",
+        "  all of them save what a call without any was measured to save. Of a set that is a round (its name in",
+        f"  brackets) it is what its own calls were measured to save ({data / 'latency.parquet'}).",
+    ]
 
 
 def write_front(problem: Problem, budget: str, out: Path) -> int:
     """Write the sets that no other beats in one budget, as CSV: least saving first. Returns how many there are."""
-    rows = front(problem.sets.sums(problem.saved[budget]), problem.sets.damage)
+    rows = front(problem.savings(budget), problem.sets.damage)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["deleted", "damage", *(f"{name}_saved" for name in problem.saved), "removed"])
@@ -225,9 +254,11 @@ def time_set(params: Path, data: Path, granularity: str, row: Mapping[str, Any])
 
     settings = load_settings(params)
     check_paths(settings)
-    shares: Any = read_frame(data / "profile.parquet", "profile").set_index("variant")["saving_fraction"]
+    profile: Any = read_frame(data / "profile.parquet", "profile").set_index("variant")
+    blocks = settings.teacher.blocks
+    shares = dict(zip(blocks, time_shares(profile, blocks).tolist(), strict=True))
     samplers = Samplers(settings, TeacherRecord.read(data / "teacher.json"))
-    rows = round_latency_rows(samplers.pipeline, settings, {"set": row["removed"]}, shares.to_dict())
+    rows = round_latency_rows(samplers.pipeline, settings, {"set": row["removed"]}, shares)
     full, timed = rows[0], next(found for found in rows if found["variant"] == "set")
     foretold = timed["predicted"] / full["seconds"]
     return (

@@ -1,8 +1,10 @@
 """`leanmotion solve` on a finished run's tables: sets, refusals, the front, and a round written into the settings."""
 
 import csv
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from typer.testing import CliRunner
 from leanmotion.commands.cli import app
 from leanmotion.commands.solve import read_problem, rows_of, share_of, solve
 from leanmotion.errors import LeanmotionError
+from leanmotion.model.student import Student
 from leanmotion.pipeline.params_file import with_round
 from leanmotion.pipeline.settings import load_settings
 from leanmotion.pipeline.tables import read_frame
+from leanmotion.report.block_times import time_shares
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +50,47 @@ def test_sets_keep_to_the_budget_with_least_damage(run: Run) -> None:
 
 
 def test_savings_in_time_are_the_profiles(run: Run) -> None:
-    profile = read_frame(run.data / "profile.parquet", "profile").set_index("variant")["saving_fraction"]
+    """Blocks' own times, by a factor that makes all of them together what a call without any saves."""
+    whole: Any = read_frame(run.data / "profile.parquet", "profile").set_index("variant")
+    profile = whole["saving_fraction"]
+    factor = profile["none"] / profile.loc[run.blocks].sum()
     for row in asked(run, {}, blocks=3):
-        assert len(row["removed"]) == 3
-        assert row["latency_saved"] == pytest.approx(profile.loc[row["removed"]].sum())
-    one = asked(run, {"latency": 0.95}, blocks=2, of="motion")[0]
-    assert one["latency_saved"] == pytest.approx(profile.loc[one["removed"]].sum() / profile["none"])
+        assert len(row["removed"]) == 3 and row["round"] == ""
+        assert row["latency_saved"] == pytest.approx(profile.loc[row["removed"]].sum() * factor)
+    one = asked(run, {"latency": 0.95}, blocks=3, of="motion")[0]
+    assert one["latency_saved"] == pytest.approx(profile.loc[one["removed"]].sum() * factor / profile["none"])
+    assert time_shares(whole, run.blocks).sum() == pytest.approx(profile["none"])
+    whole.loc["none", "saving_fraction"] = -0.01  # noise of a clock: nothing to be shared out
+    assert time_shares(whole, run.blocks) == pytest.approx(whole.loc[run.blocks, "saving_fraction"].to_numpy())
+
+
+def test_of_a_round_what_was_measured_counts(run: Run, params: Path, tmp_path: Path) -> None:
+    table: Any = read_frame(run.data / "latency.parquet", "latency").set_index("variant")
+    calls = table["seconds"]
+    saved, none = 1 - calls / calls["full"], 1 - calls["none"] / calls["full"]
+    for of, whole in (("call", 1.0), ("motion", none)):
+        problem = read_problem(run.data, "temporal_transformer", of)
+        assert {this.name: this.removed for this in problem.timed.values()} == {
+            name: tuple(gone) for name, gone in run.removed.items()
+        }
+        number = next(n for n, this in problem.timed.items() if this.name == "r2")
+        row = int(np.flatnonzero(problem.sets.ids == number)[0])
+        assert problem.savings("latency")[row] == pytest.approx(saved["r2"] / whole)
+        assert problem.shares(row)["latency"] == pytest.approx(saved["r2"] / whole)
+    # All seven blocks are a round.
+    whole = asked(run, {}, 7)[0]
+    assert whole["round"] == "all" and whole["latency_saved"] == pytest.approx(saved["all"])
+    assert asked(run, {"latency": 1 - saved["all"]})[0]["removed"] == run.blocks
+    said = command(run, params, "--blocks", "7").stdout
+    assert f"{saved['all'] * 100:.1f}% (all)" in said and "all but" not in said.split("which:")[0]
+    # A student of other blocks than the measured call's: its time is not known.
+    data = shutil.copytree(run.data, tmp_path / "data", ignore=shutil.ignore_patterns("videos"))
+    student = Student.read(data / "students/r2")
+    replace(student, removed=tuple(b for b in run.blocks if b not in student.removed)[:2]).write()
+    timed = read_problem(data, "temporal_transformer", "call").timed.values()
+    assert [this.name for this in timed] == ["all"]
+    (data / "latency.parquet").unlink()
+    assert not read_problem(data, "temporal_transformer", "call").timed
 
 
 @pytest.mark.parametrize(

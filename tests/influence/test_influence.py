@@ -1,5 +1,6 @@
 """Influence on a tiny teacher: against whole calls by hand, against the sampler, in parts, killed and damaged."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from committed import ROOT
 from tiny import BLOCKS, tiny_settings
 
 from leanmotion.cost.macs import macs_after, unet_macs
 from leanmotion.errors import LeanmotionError
 from leanmotion.influence import parts
 from leanmotion.influence.output_changes import output_changes
+from leanmotion.influence.step_weights import final_gains
 from leanmotion.influence.tables import (
     influence_draws,
     influence_of,
@@ -24,7 +27,7 @@ from leanmotion.influence.tables import (
 from leanmotion.influence.trajectory import Trajectory
 from leanmotion.model.removal import without_units
 from leanmotion.model.requests import Request
-from leanmotion.model.sampler import Sampler
+from leanmotion.model.sampler import Sampler, make_scheduler
 from leanmotion.model.samplers import Samplers
 from leanmotion.model.teacher import TeacherRecord, fingerprint, load_pipeline
 from leanmotion.model.units import list_units
@@ -189,3 +192,15 @@ def test_what_is_not_finite_is_named(measure: Any) -> None:
     with pytest.raises(LeanmotionError, match=r"whole model at step 0.*a dog.*float32"):
         measure(REQUESTS[:2], [0])
     assert not kept()
+
+
+def test_a_perturbed_trajectory_ends_as_derived_where_no_answer_follows(pipeline: Any) -> None:
+    """benchmarks/step_gains.py: after the last step the model says no more, so that its gain is the sampler's own."""
+    perturbed_gains = runpy.run_path(str(ROOT / "benchmarks/step_gains.py"))["perturbed_gains"]
+    sampling = tiny_settings(sampling={"steps": 3}).sampling
+    Sampler(pipeline, sampling)
+    gains = perturbed_gains(pipeline, sampling, REQUESTS, BLOCKS[0])
+    derived = final_gains(make_scheduler(pipeline.scheduler, sampling.scheduler), 3)
+    # A difference of latents of size 1, in float32, beside one of 1e-3 and more.
+    assert len(gains) == 3 and gains[-1] == pytest.approx(derived[-1], rel=1e-3)
+    assert all(0 < gain < 10 for gain in gains)

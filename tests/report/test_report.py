@@ -154,12 +154,13 @@ def test_the_front_is_what_no_set_beats(run: Run, page: str) -> None:
     weighted = (rows["weight"] * rows["by_prompt"].map(np.mean)).groupby([rows["unit"], rows["other"]]).sum()
     product = {(a, b): value for (one, two), value in weighted.items() for a, b in ((one, two), (two, one))}
     profile: Any = read_frame(run.data / "profile.parquet", "profile").set_index("variant")["saving_fraction"]
+    factor = profile["none"] / sum(profile[block] for block in run.blocks)
 
     def damage(gone: Sequence[str]) -> float:
         return float(sum(product[one, other] for one in gone for other in gone))
 
     sets = [gone for size in range(1, 8) for gone in itertools.combinations(run.blocks, size)]
-    points = [(float(sum(profile[block] for block in gone)), damage(gone)) for gone in sets]
+    points = [(factor * float(sum(profile[block] for block in gone)), damage(gone)) for gone in sets]
     front = {(s, d) for s, d in points if not any(a >= s and b < d for a, b in points)}
     cells = Reader(page).values["front-table"]
     # Rows of time saved, MACs saved, damage; sums in another order.

@@ -9,6 +9,7 @@ from leanmotion.influence.tables import Interaction, interaction_of
 from leanmotion.pipeline.numbers import data, listed, milli, percent, short
 from leanmotion.probing.best_sets import Sets, candidates, front, members_of
 from leanmotion.report.artefacts import BASE, Artefacts
+from leanmotion.report.block_times import time_shares
 from leanmotion.report.elements import Cell, Figure, Table
 from leanmotion.report.svg import Axis, Chart, legend, steep
 
@@ -31,8 +32,7 @@ class Budgets:
         interaction = interaction_of(found.interaction)
         units = interaction.units
         macs = found.whole_blocks.set_index("block").loc[units, "macs"].to_numpy(float) / found.teacher["macs"]
-        time = found.profile.loc[units, "saving_fraction"].to_numpy(float)
-        return cls(interaction, candidates(interaction.mean), time, macs)
+        return cls(interaction, candidates(interaction.mean), time_shares(found.profile, units), macs)
 
     def saved(self, cost: np.ndarray, gone: list[str]) -> float:
         """What a set of blocks saves."""
