@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from leanmotion.clips.captions import read_rows
@@ -160,6 +160,8 @@ def test_every_caption_comes_back_whole(
     """As any writer of CSV leaves it, and as somebody types it who knows of no quotes."""
     import csv
 
+    # A quote behind a comma opens a cell: such a row is listed, as quotes that do not close.
+    assume(quoted or not any(',"' in text for text in said))
     path = tmp_path_factory.getbasetemp() / "captions.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         if quoted:
