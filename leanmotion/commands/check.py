@@ -25,16 +25,17 @@ def lines(params: Path, *, measure: bool = False, tflops: float = 0.0) -> Iterat
     """
     settings = load_settings(params)
     stages = refuse_unwritten(params)
-    refuse_missing()
-    opened = refuse(settings)
-    yield f"{params}: valid; all {stages} stages of dvc.yaml (families count once) find their settings and files"
-    yield from _read(opened)
-    yield from remarks(opened)
+    # What settings alone tell comes first: whoever has no weights yet wants to know what they are in for.
     yield from _to_draw(settings)
+    refuse_missing()
     if tflops:
         from leanmotion.commands.counted import counted_lines
 
         yield from counted_lines(settings, tflops)
+    opened = refuse(settings)
+    yield f"{params}: valid; all {stages} stages of dvc.yaml (families count once) find their settings and files"
+    yield from _read(opened)
+    yield from remarks(opened)
     if measure:
         yield from _measured(settings, opened)
     else:

@@ -141,7 +141,8 @@ def solve_command(
     budgets = {name: solve.share_of(text, name) for name, text in asked.items()}
     problem = solve.read_problem(data, granularity, of)
     rows = solve.rows_of(problem, solve.solve(problem, budgets, blocks, best))
-    terminal.show("sets to delete, least predicted damage first", *solve.table_of(problem, rows))
+    kept = "".join(f", at most {text} of {of}'s {name} left" for name, text in asked.items())
+    terminal.show(f"sets to delete, least predicted damage first{kept}", *solve.table_of(problem, rows))
     print("\n".join(solve.reading(problem, data, written=bool(write))))
     if pareto is not None:
         axis = next(iter(budgets or problem.saved))
@@ -233,7 +234,9 @@ def generate(
 @app.command()
 @guarded
 def show(
-    artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/ or metrics/")],
+    artefact: Annotated[Path, typer.Argument(help="a Parquet artefact of data/ or metrics/")] = Path(
+        "data/ranking.parquet"
+    ),
     rows: Annotated[int, typer.Option(min=1, help="rows to print, or clips to show")] = 30,
     everything: Annotated[bool, typer.Option("--all", help="all columns, however wide")] = False,
     columns: Annotated[str, typer.Option(help="these columns, as block,fvd,kvd")] = "",
@@ -247,7 +250,7 @@ def show(
     The table is as wide as the terminal. Lines below it say which columns were left out, and what the others hold.
 
     \b
-    leanmotion show data/ranking.parquet
+    leanmotion show                       # data/ranking.parquet
     leanmotion show data/ranking.parquet --columns block,kvd,least_probability
     leanmotion show data/videos/ablate/mid_0.parquet -o sheet.png
     leanmotion show data/videos/full/report_a.parquet --rows 9 -o nine.gif

@@ -105,8 +105,10 @@ def _named(family: str, members: list[str]) -> str:
 
 
 def _time(members: Iterable[str], taken: Callable[[str], float | None]) -> str:
+    members = list(members)
     known = [seconds for stage in members if (seconds := taken(stage)) is not None]
-    return f": {duration(sum(known))}" if known else ""
+    of = f" for {len(known)} of them" if len(known) < len(members) else ""
+    return f": {duration(sum(known))}{of}" if known else ""
 
 
 def _times(planned: Plan, taken: Callable[[str], float | None]) -> list[str]:
@@ -117,8 +119,8 @@ def _times(planned: Plan, taken: Callable[[str], float | None]) -> list[str]:
         return ["how long: not on record here; `leanmotion check --measure` works out what a whole run takes"]
     first, more = (sum(taken(stage) or 0.0 for stage in some) for some in (planned.changed, planned.behind))
     follows = f", then {duration(more)}" if planned.behind else ""
-    said = f"at most about {duration(first)}{follows}: the longest of each stage's last {KEPT} runs here"
-    return [said, *([f"not on record: {', '.join(unknown)}"] if unknown else [])]
+    bound, rest = ("at least", f"; no run of {', '.join(unknown)} is on record") if unknown else ("at most", "")
+    return [f"{bound} about {duration(first)}{follows}, by the longest of each stage's last {KEPT} runs here{rest}"]
 
 
 def _behind(changed: Iterable[str], edges: Mapping[str, list[str]]) -> list[str]:

@@ -141,9 +141,12 @@ def test_times_on_record_are_said_with_their_sum() -> None:
         "then, where what they read comes out different:",
         "  last: 10.0 min",
         "  new",
-        "at most about 72 s, then 10.0 min: the longest of each stage's last 5 runs here",
-        "not on record: new",
+        "at least about 72 s, then 10.0 min, by the longest of each stage's last 5 runs here; "
+        "no run of new is on record",
     ]
+    some = lines(Plan({"part@a": ["y"], "part@b": ["y"]}, [], []), {"part@a": 40.0}.get)
+    assert some[1] == "  part (2 stages): 40 s for 1 of them"
+    assert lines(Plan({"check": ["x"]}, [], []), {"check": 2.0}.get)[-1].startswith("at most about 2 s, by the longest")
 
 
 def test_outside_a_project_one_line(tmp_path: Path) -> None:
