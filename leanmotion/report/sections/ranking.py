@@ -63,7 +63,7 @@ def _fvd(found: Artefacts) -> Markup:
         chart.mark(row["fvd"], i, style, "square" if row["block"] in gone else "circle", tip)
         chart.beside(i, short(row["fvd"]))
     if null is not None:
-        chart.across(null, "null", f"null: FVD {short(null)}, another seed of the original")
+        chart.across(null, "null", f"null: FVD {short(null)}, by another seed")
     return chart.svg()
 
 
