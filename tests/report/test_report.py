@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import chromium
-from finished_run import Run
+from finished_run import CLIPS, Run
 from markupsafe import Markup
 
 from leanmotion.commands.readme import read_seconds
@@ -25,7 +25,7 @@ from leanmotion.pipeline.tables import read_frame, write_table
 from leanmotion.ranking.rounding import rounded
 from leanmotion.report.artefacts import read_artefacts
 from leanmotion.report.page import LIMIT, render_page
-from leanmotion.report.sections import front, headline, media
+from leanmotion.report.sections import front, headline, media, unet_map
 from leanmotion.report.sections.carry_over import CarriedOver
 from leanmotion.report.sections.ranking import ranking_figure
 from leanmotion.videos.codec import encode
@@ -173,10 +173,41 @@ def test_the_front_is_what_no_set_beats(run: Run, page: str) -> None:
 def test_the_ranking_table_holds_every_block_in_order(run: Run, page: str) -> None:
     table = page[page.index('id="ranking-table"') :].split("</table>")[0]
     assert re.findall(r'<th scope="row">(\w+)</th>', table) == run.order
-    assert (
-        "Neighbours in the order that these videos cannot tell apart, group by group: "
-        f"{run.order[0]} and {run.order[1]}." in page
+    # The run's FVD: 0.37, and 1.7 more with each place.
+    chain = f"{run.order[0]}, {run.order[1]} (FVD 0.37 to 2.07)."
+    assert f"do not tell a block from the next in its chain; ends of a chain may well differ. {chain}" in page
+
+
+def test_the_map_names_what_stands_out_where_the_picture_has_it(run: Run, page: str) -> None:
+    """By name, and by the row that is drawn: mid has one of its own, whatever its depth."""
+    heights = {name: int(y) for name, y in re.findall(r'data-block="(\w+)" transform="translate\(\d+ (\d+)\)"', page)}
+    rows = {y: place for place, y in enumerate(sorted(set(heights.values())), 1)}
+    said = words(page.split('<section id="map">')[1].split("</p>")[0])
+    for block, fvd in ((run.order[-1], 10.6), (run.order[-2], 8.87), (run.order[0], 0.37)):
+        place = f"{block.partition('_')[0]}, row {rows[heights[block]]} of {len(rows)}"
+        assert f"{block} (FVD {fvd} without it; {place})" in said
+    found = read_artefacts(run.settings, run.data)
+    least = found.ranking.assign(fvd=[0.0 if block == "mid_0" else 5.0 for block in found.ranking["block"]])
+    assert f"Least missed: mid_0 (FVD 0 without it; mid, row {len(rows)} of {len(rows)})." in words(
+        str(unet_map.finding(replace(found, ranking=least)))
     )
+
+
+def test_lines_in_charts_say_what_their_numbers_are(page: str) -> None:
+    labels = re.findall(r'class="said (?:null|limit)"[^>]*>([^<]+)<', page)
+    assert labels and all(re.match(r"(null|stop rule): (FVD [\d.]+|accuracy \d+%|another seed)", one) for one in labels)
+
+
+def test_the_videos_say_of_which_clips_each_fvd_is(run: Run, page: str) -> None:
+    """The first is what stands below the chosen round's clip."""
+    said = words(page.split('<section id="videos">')[1].split("</p>")[0])
+    note = json.loads(page.split('id="store">')[1].split("</script>")[0])["notes"]["report/r2/distilled"][1]
+    assert f"clips of r2 are at {note} to the original's on the report split ({CLIPS} clips" in said
+
+
+def test_long_settings_are_folded(page: str) -> None:
+    part = page.split('<section id="provenance">')[1]
+    assert part.count("<pre") == 1 and "<details><summary>Settings</summary><pre" in part
 
 
 def test_it_says_how_far_blocks_and_whole_calls_are_apart(run: Run, page: str) -> None:
@@ -389,6 +420,7 @@ def test_what_was_measured_elsewhere_is_shown(tmp_path: Path, further: int) -> N
     assert ("Under none of 4 conditions do these clips tell r2 from another seed" in part) == (further == 0)
     which = "another base (10 times the null) and 16 frames, and longer (10 times the null)."
     assert (which in part) == ("Under 2 of 4 conditions r2 is further" in part) == (further == 2)
+    assert ("Whether it is worse there than as judged is another question" in part) == (further == 2)
     assert len(re.findall(r'<circle class="mark one"', part)) == 4 + 1  # a condition each, and the legend
     assert "img" not in Reader(page).tags
 

@@ -66,9 +66,10 @@ def finding(carried: CarriedOver, chosen: str) -> Markup:
         return Markup(
             "Under none of {} conditions do these clips tell {} from another seed of the whole model."
         ).format(len(rows), name)
-    return Markup("Under {} of {} conditions {} is further from the whole model than another seed of it: {}.").format(
-        len(further), len(rows), name, listed(further)
-    )
+    return Markup(
+        "Under {} of {} conditions {} is further from the whole model than another seed of it: {}. Whether it is worse "
+        "there than as judged is another question: compare their intervals."
+    ).format(len(further), len(rows), name, listed(further))
 
 
 def carry_over_figure(carried: CarriedOver) -> Figure | None:

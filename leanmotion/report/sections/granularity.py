@@ -54,7 +54,7 @@ def _plane(found: Artefacts, column: str, title: str) -> Markup:
         Axis.over("FVD, same seeds" + (" (log)" if log else ""), [*probes["fvd"], null], zero=True, log=log),
     )
     if null is not None:
-        chart.across(null, "null", f"null {short(null)}")
+        chart.across(null, "null", f"null: FVD {short(null)}")
     for granularity, style in _STYLES.items():
         rows = probes[probes["granularity"] == granularity].sort_values(["count", "probe"], kind="stable")
         similar = rows[rows["pick"] == "similar"]

@@ -10,7 +10,8 @@ def how_to_read(found: Artefacts) -> list[tuple[str, Markup]]:
     """Five words of the page, and what each means here."""
     confirmed, null = found.confirmed, found.figure("null_fvd")
     value = float(confirmed["null"].iloc[0]) if len(confirmed) else null
-    at = Markup("") if value is None else Markup(" (here {})").format(data(value))
+    whose = "at the top" if len(confirmed) else "of the ranking"
+    at = Markup("") if value is None else Markup(" ({} for the clips {})").format(data(value), whose)
     official = (
         "By the official I3D, as in papers"
         if found.official
@@ -19,15 +20,15 @@ def how_to_read(found: Artefacts) -> list[tuple[str, Markup]]:
     words = {
         "FVD": Markup("How far two sets of videos are apart; 0 is no difference, less is better. {}.").format(official),
         "Null": Markup(
-            "FVD between the original's own videos under two sets of seeds{}. A lower FVD is less "
-            "change than another seed makes."
+            "FVD between the original's own videos under two sets of seeds; each split's clips have their own{}. A "
+            "lower FVD is less change than another seed makes."
         ).format(at),
         "Excess": Markup(
             "How much further than the null; at 0% as far as another seed. [low, high] is the {:.0%} interval."
         ).format(found.settings.evaluation.interval),
         "Round": Markup(
-            "A set of deleted blocks (motion modules; up_2_1: way up, level 2). Pruned: only deleted. Distilled: then "
-            "trained to make up for it, and kept where that helped."
+            "A set of deleted blocks (motion modules; up_2_1: way up, stage 2, block 1, both from 0). Pruned: only "
+            "deleted. Distilled: then trained to make up for it, and kept where that helped."
         ),
         "Charts": Markup(
             "On an axis marked (log) each power of ten takes equal room; 2e-06 is 2 millionths. Times are of the "

@@ -104,15 +104,20 @@ def read_media(found: Artefacts) -> Media:
 
 
 def finding(found: Artefacts) -> Markup:
-    """How far the chosen round's clips are from the original's of the same seeds, beside another seed of it."""
+    """How far the chosen round's clips are from the original's of the same seeds: those shown, and those at the top."""
     if found.chosen == BASE:
         return Markup("No round was chosen: the videos show what each would look like.")
-    row = found.confirmed.to_dict("records")[0]
-    less = "nearer to" if row["fvd"] < row["null"] else "no nearer to"
+    rows = found.evaluation[(found.evaluation["round"] == found.chosen) & (found.evaluation["split"] == "report")]
+    shown = rows[rows["arm"] == "distilled"].to_dict("records")[0]
+    together, *sets = found.confirmed.to_dict("records")
     return Markup(
-        "Of the same prompts and seeds, clips of {} are {} the original's (FVD {}) than the original's own under other "
-        "seeds are ({})."
-    ).format(found.chosen, less, data(row["fvd"]), data(row["null"]))
+        "Of the same prompts and seeds, clips of {} are at FVD {} to the original's on the report split ({} clips, of "
+        "which some stand below), and at {} on the clips of the answer at the top ({} in sets of {})."
+    ).format(
+        found.chosen,
+        *(data(value) for value in (shown["fvd"], shown["videos"], together["fvd"], together["videos"])),
+        data(sets[0]["videos"]),
+    )
 
 
 def _encode(

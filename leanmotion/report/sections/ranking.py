@@ -63,7 +63,7 @@ def _fvd(found: Artefacts) -> Markup:
         chart.mark(row["fvd"], i, style, "square" if row["block"] in gone else "circle", tip)
         chart.beside(i, short(row["fvd"]))
     if null is not None:
-        chart.across(null, "null", f"null {short(null)}: another seed of the original")
+        chart.across(null, "null", f"null: FVD {short(null)}, by another seed")
     return chart.svg()
 
 
@@ -154,8 +154,13 @@ def _ties(found: Artefacts) -> str:
     groups = tied_groups(found)
     if not groups:
         return "No two neighbours in this order are tied."
-    said = "; ".join(listed(group) for group in groups)
-    return f"Neighbours in the order that these videos cannot tell apart, group by group: {said}."
+    fvd = found.ranking.set_index("block")["fvd"].astype(float)
+    said = "; ".join(
+        f"{', '.join(group)} (FVD {short(fvd[group].min())} to {short(fvd[group].max())})" for group in groups
+    )
+    return (
+        f"Ties: these videos do not tell a block from the next in its chain; ends of a chain may well differ. {said}."
+    )
 
 
 def _costly(found: Artefacts) -> str:

@@ -108,9 +108,9 @@ def _chart(found: Artefacts, rows: Frame, column: str, title: str, limit: float 
     )
     # Where the original is, rounds lie on the null's line, and labels have room above and below.
     side = column == "removed"
-    chart.across(null, "null", f"null {short(null)}", limit is not None and limit >= null, side)
+    chart.across(null, "null", f"null: FVD {short(null)}", limit is not None and limit >= null, side)
     if limit is not None:
-        chart.across(limit, "limit", f"stop rule {short(limit)}", limit < null, side)
+        chart.across(limit, "limit", f"stop rule: FVD {short(limit)}", limit < null, side)
     _draw(found, chart, rows, "fvd_cross", short)
     return chart.svg()
 
@@ -190,7 +190,7 @@ def _accuracy(found: Artefacts, rows: Frame, floor: float | None) -> Markup:
         Axis("caption accuracy, motion", 0.0, 1.0, write=lambda value: f"{value:.0%}"),
     )
     if floor is not None:
-        chart.across(floor, "limit", f"stop rule {floor:.0%}")
+        chart.across(floor, "limit", f"stop rule: accuracy {floor:.0%}")
     _draw(found, chart, rows.assign(at=rows["removed"].astype(float)), "motion_accuracy", percent)
     return chart.svg()
 

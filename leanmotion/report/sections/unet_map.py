@@ -1,6 +1,5 @@
 """A map of the UNet: down on the left, mid at the bottom, up on the right, one row a resolution."""
 
-import re
 from collections.abc import Callable
 
 from markupsafe import Markup
@@ -14,17 +13,22 @@ _CELL, _HIGH, _GAP, _TOP = 62, 46, 4, 30
 
 
 def finding(found: Artefacts) -> Markup:
-    """On which level of the UNet blocks matter most, and on which least."""
-    fvd = found.ranking.set_index("block")["fvd"].astype(float)
-    depths = found.whole_blocks.set_index("block")["depth"]
-    medians = fvd.groupby(depths.loc[fvd.index].to_numpy()).median()
-    most, least = int(medians.idxmax()), int(medians.idxmin())
-    if most == least:
-        return Markup("All blocks lie on one level: median FVD without one {}.").format(data(float(medians[most])))
-    return Markup(
-        "Blocks on row {} matter most (median FVD without one {}), those on row {} least ({}); row 1 holds the "
-        "largest maps."
-    ).format(most + 1, data(float(medians[most])), least + 1, data(float(medians[least])))
+    """Which blocks stand out, by name and place: the two that are missed most, and the one that is missed least."""
+    fvd = found.ranking.set_index("block")["fvd"].astype(float).sort_values(kind="stable")
+    least, most = fvd.index[0], fvd.index[:0:-1][:2]
+    if fvd.iloc[0] == fvd.iloc[-1]:
+        return Markup("No block stands out: FVD without any one of them is {}.").format(data(float(fvd.iloc[0])))
+    rows = _rows(found)
+
+    def said(block: str) -> Markup:
+        words = Markup("{} (FVD {} without it; {}, row {} of {})")
+        return words.format(
+            block, data(float(fvd[block])), block.partition("_")[0], rows[block] + 1, max(rows.values()) + 1
+        )
+
+    return Markup("Most missed: {}. Least missed: {}. Rows count from the top; row 1 holds the largest maps.").format(
+        Markup(", then ").join(said(block) for block in most), said(least)
+    )
 
 
 def unet_map(found: Artefacts) -> Figure:
@@ -81,18 +85,15 @@ def _shade(values: list[float]) -> Callable[[float], float]:
 
 
 def _places(found: Artefacts) -> tuple[dict[str, tuple[int, int]], int, int]:
-    """Top left corner of each block; columns as wide as the widest level needs."""
+    """Top left corner of each block; columns as wide as the widest row needs."""
     sides: dict[str, dict[int, list[str]]] = {"down": {}, "mid": {}, "up": {}}
-    for block, depth in zip(found.whole_blocks["block"], found.whole_blocks["depth"], strict=True):
-        side = re.split(r"_", block)[0]
-        sides[side].setdefault(int(depth), []).append(block)
-    deepest = max(depth for side in sides.values() for depth in side)
+    in_row = _rows(found)
+    for block, row in in_row.items():
+        sides[block.partition("_")[0]].setdefault(row, []).append(block)
     places: dict[str, tuple[int, int]] = {}
     left = 8
     for side, levels in sides.items():
-        # The mid block is drawn below all, so that a U is seen.
-        for depth, blocks in levels.items():
-            row = deepest + 1 if side == "mid" else depth
+        for row, blocks in levels.items():
             for i, block in enumerate(blocks):
                 places[block] = (left + i * (_CELL + _GAP), _TOP + row * (_HIGH + 10))
         widest = max((len(blocks) for blocks in levels.values()), default=0)
@@ -104,8 +105,14 @@ def _places(found: Artefacts) -> tuple[dict[str, tuple[int, int]], int, int]:
             places[block] = (left - 17 - (_CELL + _GAP) // 2, places[block][1])
         elif side == "down" and not sides["mid"]:
             left += 24
-    rows = deepest + (2 if sides["mid"] else 1)
-    return places, left, _TOP + rows * (_HIGH + 10)
+    return places, left, _TOP + (max(in_row.values()) + 1) * (_HIGH + 10)
+
+
+def _rows(found: Artefacts) -> dict[str, int]:
+    """Block -> its row in the picture, from 0 at the top: its depth, and mid below all, so that a U is seen."""
+    depths = {str(row.block): int(row.depth) for row in found.whole_blocks.itertuples()}
+    deepest = max(depths.values())
+    return {block: deepest + 1 if block.startswith("mid") else depth for block, depth in depths.items()}
 
 
 def _heads(places: dict[str, tuple[int, int]]) -> list[tuple[str, float]]:
