@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from committed import ROOT
+from committed import ROOT, SETTINGS
 from typer.testing import CliRunner
 
 from leanmotion.commands.cli import app
@@ -160,7 +160,7 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(text)
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    shutil.copyfile(SETTINGS, tmp_path / "params.yaml")
     for path in re.findall(r"^ *- ((?:stages|leanmotion|metrics)/[\w./]+)$", text, re.MULTILINE):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()

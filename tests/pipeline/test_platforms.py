@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from committed import ROOT
+from committed import ROOT, committed
 from flow import PACKAGE, closure, stages
 from portable import of_one_system, without_encoding
 from windows_locks import msvcrt
@@ -90,7 +90,7 @@ def test_stages_are_started_without_a_shells_own_words() -> None:
 def test_files_have_names_that_every_system_takes() -> None:
     """Of the repository, and of all that a run writes."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8")
-    locked = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    locked = yaml.safe_load(committed("dvc.lock").read_text(encoding="utf-8"))["stages"]
     names = {*listed.stdout.split("\0"), *(out["path"] for stage in locked.values() for out in stage.get("outs", ()))}
     for name in names - {""}:
         for part in Path(name).parts:
